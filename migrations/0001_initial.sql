@@ -68,7 +68,7 @@ CREATE TABLE artifacts (
 -- to give main a 409.
 CREATE UNIQUE INDEX artifacts_by_key ON artifacts (scope_id, hash) WHERE state = 'stored';
 
-CREATE INDEX artifacts_to_clean_up ON artifacts (state) WHERE state <> 'stored';
+CREATE INDEX artifacts_to_clean_up ON artifacts (state, condemned_at_ms) WHERE state <> 'stored';
 
 -- The id packs the artifact and the place of the chunk in it: artifact id * 2^20 + sequence. The
 -- checksum stands before the data, so that reading it does not walk the data's overflow pages.

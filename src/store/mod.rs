@@ -1,3 +1,226 @@
 //! The store: everything that is kept in the one SQLite file, and the only place with SQL.
+//!
+//! One writer thread and a pool of readers for the server ([`Store`]); a connection of its own for each
+//! admin command ([`Admin`]). Knows scopes, tokens and artifacts, not who may do what, nor HTTP.
 
-pub mod model;
+mod admin;
+mod artifacts;
+mod buffers;
+mod checkpointer;
+mod chunks;
+mod cleaner;
+mod connection;
+mod error;
+mod file;
+mod model;
+mod reader;
+mod schema;
+mod space;
+mod ticket;
+mod tokens;
+mod upload;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use r2d2_sqlite::SqliteConnectionManager;
+use rusqlite::Connection;
+
+pub use admin::{Admin, Created, Revoked};
+pub use buffers::{Buffer, BufferPool};
+pub use chunks::{ARTIFACT_BYTES_MAX, CHUNK_BYTES};
+pub use connection::Synchronous;
+pub use error::{OpenError, StoreError};
+pub use model::{
+    Access, Artifact, Condemned, NewArtifact, NewToken, ScopeId, Stored, TokenId, TokenRecord,
+};
+pub use reader::Reader;
+pub use schema::VERSION as SCHEMA_VERSION;
+pub use upload::Upload;
+
+use connection::{Profile, Role};
+use ticket::Weight;
+
+/// Reader connections for each core: a read that waits for the disk must not stop the others.
+const READERS_PER_CORE: u32 = 4;
+
+/// Reader connections at the least.
+const READERS_MIN: u32 = 8;
+
+/// Memory for chunks on their way out, all downloads together. A download holds a buffer only while it
+/// reads and sends one chunk, so slow clients take turns.
+const DOWNLOAD_MEMORY_BYTES: u64 = 32 * 1024 * 1024;
+
+/// What the configuration says about the store.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The database file.
+    pub path: PathBuf,
+    /// When a commit is durable.
+    pub synchronous: Synchronous,
+    /// Whether to read the file through a memory mapping.
+    pub mmap: bool,
+    /// Memory for chunks on their way in, all uploads together, in bytes.
+    pub upload_memory_bytes: u64,
+    /// How long a request waits for a connection, a buffer or the writer.
+    pub wait: Duration,
+}
+
+/// The open database of a server. Dropping it finishes what is queued, folds the log and leaves one file.
+pub struct Store {
+    // The order of the fields is the order in which they are dropped: the writer closes the last
+    // connection, which folds the log and removes it; the lock goes after every connection.
+    readers: r2d2::Pool<SqliteConnectionManager>,
+    _checkpointer: checkpointer::Checkpointer,
+    _cleaner: cleaner::Cleaner,
+    writer: Arc<writer::Writer>,
+    _lock: file::FileLock,
+    space: Arc<space::Space>,
+    upload_buffers: Arc<BufferPool>,
+    download_buffers: Arc<BufferPool>,
+    wait: Duration,
+    interrupted_uploads: usize,
+}
+
+impl Store {
+    /// Opens the database, creating and migrating it if need be. One server at a time.
+    pub fn open(options: &Options) -> Result<Self, OpenError> {
+        let path = options.path.as_path();
+        let profile = Profile {
+            synchronous: options.synchronous,
+            mmap: options.mmap,
+        };
+        let lock = file::FileLock::acquire(path, true)?;
+        refuse_newer(lock.content(path)?, path)?;
+        let connect = |role| {
+            connection::open(path, role, profile).map_err(|error| schema::open_error(path, error))
+        };
+        let mut first = connect(Role::Writer)?;
+        schema::migrate(&mut first, path)?;
+        let interrupted_uploads =
+            artifacts::condemn_interrupted(&first).map_err(|e| OpenError::from_store(path, e))?;
+        let spawn_error = |source| OpenError::Io {
+            action: "start a thread for",
+            path: path.into(),
+            source,
+        };
+        let checkpoints = connect(Role::Writer)?;
+        let readers = open_readers(path, profile, options.wait)?;
+        let writer = Arc::new(writer::Writer::start(first).map_err(spawn_error)?);
+        let space = space::Space::new(path);
+        Ok(Self {
+            readers,
+            _checkpointer: checkpointer::Checkpointer::start(checkpoints, &writer.shared(), path)
+                .map_err(spawn_error)?,
+            _cleaner: cleaner::Cleaner::start(Arc::clone(&writer), Arc::clone(&space))
+                .map_err(spawn_error)?,
+            writer,
+            _lock: lock,
+            space,
+            upload_buffers: BufferPool::new(options.upload_memory_bytes),
+            download_buffers: BufferPool::new(DOWNLOAD_MEMORY_BYTES),
+            wait: options.wait,
+            interrupted_uploads,
+        })
+    }
+
+    /// How many uploads a crash of the server before had interrupted; they were swept away.
+    pub fn interrupted_uploads(&self) -> usize {
+        self.interrupted_uploads
+    }
+
+    /// Begins a snapshot for a few look-ups; see [`Reader`] for how long it may live.
+    pub fn reader(&self) -> Result<Reader, StoreError> {
+        let connection = self.readers.get().map_err(|_| StoreError::Busy)?;
+        if !connection.is_autocommit() {
+            connection.prepare_cached("ROLLBACK")?.execute([])?;
+        }
+        Reader::begin(connection)
+    }
+
+    /// A buffer for a chunk on its way out; waits for one.
+    pub fn download_buffer(&self) -> Result<Buffer, StoreError> {
+        self.download_buffers
+            .take(Instant::now() + self.wait)
+            .ok_or(StoreError::Busy)
+    }
+
+    /// Reserves room for an artifact and begins its upload.
+    pub fn upload(&self, new: NewArtifact) -> Result<Upload<'_>, StoreError> {
+        Upload::begin(self, new)
+    }
+
+    /// Hides an artifact whose bytes are damaged; whether this call did it.
+    pub fn quarantine(&self, artifact: &Artifact) -> Result<bool, StoreError> {
+        let id = artifact.id;
+        let work =
+            move |connection: &Connection| artifacts::condemn(connection, id, Condemned::Damaged);
+        self.writer
+            .submit(Weight::Small(0), work)
+            .wait(Instant::now() + self.wait)
+    }
+
+    /// Notes that a token was used just now, sometime soon. Nobody waits for it.
+    pub fn touch_token(&self, id: TokenId) {
+        let used_at_ms = now_ms();
+        // The ticket is dropped: a failure costs a minute's precision in a list.
+        drop(self.writer.submit(Weight::Small(0), move |connection| {
+            tokens::touch(connection, id, used_at_ms)
+        }));
+    }
+
+    /// Whether any token could be used at the moment.
+    pub fn has_live_tokens(&self) -> Result<bool, StoreError> {
+        let connection = self.readers.get().map_err(|_| StoreError::Busy)?;
+        tokens::any_live(&connection)
+    }
+}
+
+/// Milliseconds since 1970 UTC; 0 where the clock stands before that.
+pub fn now_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as i64)
+}
+
+fn refuse_newer(content: file::Content, path: &Path) -> Result<(), OpenError> {
+    match content {
+        file::Content::Ours {
+            schema_version: found,
+        } if found > SCHEMA_VERSION => Err(OpenError::Newer {
+            path: path.to_owned(),
+            found,
+            known: SCHEMA_VERSION,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn open_readers(
+    path: &Path,
+    profile: Profile,
+    wait: Duration,
+) -> Result<r2d2::Pool<SqliteConnectionManager>, OpenError> {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
+    let manager = SqliteConnectionManager::file(path)
+        .with_flags(Role::Reader.flags())
+        .with_init(move |connection| connection::configure(connection, Role::Reader, profile));
+    r2d2::Pool::builder()
+        .max_size(READERS_MIN.max(cores * READERS_PER_CORE))
+        // A connection to a local file does not go stale; testing it would double the reads.
+        .test_on_check_out(false)
+        .connection_timeout(wait)
+        .build(manager)
+        .map_err(|error| OpenError::Sqlite {
+            path: path.to_owned(),
+            source: StoreError::Sqlite {
+                code: rusqlite::ffi::SQLITE_CANTOPEN,
+                message: error.to_string(),
+            },
+        })
+}
+
+#[cfg(test)]
+mod tests;

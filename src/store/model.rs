@@ -1,4 +1,6 @@
-//! The words of the store: ids, records and limits that its callers share. No SQL, no behaviour.
+//! The words of the store: ids and records that its callers share. No SQL.
+
+use super::chunks::CHUNK_BYTES;
 
 /// The row id of a scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -15,6 +17,23 @@ pub enum Access {
     Read,
     /// Reads and writes the trusted scope.
     Write,
+}
+
+impl Access {
+    /// The word for it, in the database and in front of people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+        }
+    }
+
+    /// The access with this word.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Read, Self::Write]
+            .into_iter()
+            .find(|access| access.as_str() == word)
+    }
 }
 
 /// A token as it is stored: its secret only as a hash.
@@ -61,4 +80,81 @@ pub struct NewToken<'t> {
     pub secret_tag: [u8; 4],
     /// From when on it is refused, milliseconds since 1970 UTC.
     pub expires_at_ms: Option<i64>,
+}
+
+/// An artifact that can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Artifact {
+    /// The row id; never used again for another one.
+    pub id: i64,
+    /// Its length in bytes.
+    pub size_bytes: u64,
+}
+
+impl Artifact {
+    /// How many chunks it has.
+    pub fn chunk_count(&self) -> u32 {
+        self.size_bytes.div_ceil(CHUNK_BYTES as u64) as u32
+    }
+
+    /// How long the chunk at `sequence` is, in bytes.
+    pub fn chunk_bytes(&self, sequence: u32) -> usize {
+        let start_bytes = u64::from(sequence) * CHUNK_BYTES as u64;
+        self.size_bytes
+            .saturating_sub(start_bytes)
+            .min(CHUNK_BYTES as u64) as usize
+    }
+}
+
+/// An artifact about to be stored: its key, its length and its provenance.
+#[derive(Debug, Clone)]
+pub struct NewArtifact {
+    /// The scope it is for.
+    pub scope: ScopeId,
+    /// The hash it is stored under.
+    pub hash: String,
+    /// Its length in bytes.
+    pub size_bytes: u64,
+    /// The token that writes it.
+    pub writer: TokenId,
+    /// The address it came from.
+    pub writer_address: String,
+}
+
+/// How storing an artifact ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// It is stored, whole.
+    New,
+    /// Another was stored under its key first; that one is unchanged.
+    Exists,
+    /// The token was revoked or expired while the upload ran; nothing is stored.
+    TokenNotLive,
+}
+
+/// Why an artifact was hidden.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condemned {
+    /// Its bytes fail their checksum.
+    Damaged,
+    /// Its upload ended before it was complete.
+    Unfinished,
+    /// Its upload was interrupted by a crash.
+    Interrupted,
+}
+
+impl Condemned {
+    /// The word for it in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Damaged => "damaged",
+            Self::Unfinished => "unfinished",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// Whether somebody may be reading it at this moment.
+    pub(super) fn was_readable(self) -> bool {
+        self == Self::Damaged
+    }
 }

@@ -1,0 +1,147 @@
+//! What commands do to the database beside a running server (or without one): short transactions of
+//! their own, which the server sees on its next request.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::connection::{self, Profile, Role, Synchronous};
+use super::error::{OpenError, StoreError};
+use super::file::{self, Content, FileLock};
+use super::model::{NewToken, TokenRecord};
+use super::{schema, tokens};
+
+/// Commands read little and must not lose what they said they did.
+const PROFILE: Profile = Profile {
+    synchronous: Synchronous::Full,
+    mmap: false,
+};
+
+/// The database as a command sees it.
+pub struct Admin {
+    connection: Connection,
+    /// Held from before the connection until after it, where this command created or migrated the file.
+    _lock: Option<FileLock>,
+}
+
+/// How creating a token ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Created {
+    /// It can be used from now on.
+    Done,
+    /// A living token has this name already; nothing was changed.
+    NameTaken,
+}
+
+/// How revoking a token ended.
+#[derive(Debug)]
+pub enum Revoked {
+    /// From the next request on it is refused.
+    Done(TokenRecord),
+    /// It was revoked before.
+    Already(TokenRecord),
+    /// There is no token of this name or id.
+    Unknown,
+}
+
+impl Admin {
+    /// Opens the database at `path`, which must be there.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        match file::inspect(path)? {
+            Content::Ours { schema_version } if schema_version >= schema::VERSION => {
+                Self::connect(path)
+            }
+            _ => Self::open_or_create(path),
+        }
+    }
+
+    /// Opens the database at `path`; creates it, or brings it forward, when no server is using it.
+    pub fn open_or_create(path: &Path) -> Result<Self, OpenError> {
+        if path.exists()
+            && let Content::Ours { schema_version } = file::inspect(path)?
+            && schema_version >= schema::VERSION
+        {
+            return Self::connect(path);
+        }
+        let lock = match FileLock::acquire(path, true) {
+            Err(OpenError::InUse(path)) => return Self::beside_a_starting_server(path),
+            lock => lock?,
+        };
+        lock.content(path)?;
+        let mut connection = Self::connect_raw(path)?.connection;
+        schema::migrate(&mut connection, path)?;
+        Ok(Self {
+            connection,
+            _lock: Some(lock),
+        })
+    }
+
+    /// A server that was creating or migrating the file when we looked has done so by now.
+    fn beside_a_starting_server(path: PathBuf) -> Result<Self, OpenError> {
+        match file::inspect(&path)? {
+            Content::Ours { schema_version } if schema_version >= schema::VERSION => {
+                Self::connect(&path)
+            }
+            _ => Err(OpenError::OlderInUse(path)),
+        }
+    }
+
+    fn connect(path: &Path) -> Result<Self, OpenError> {
+        let admin = Self::connect_raw(path)?;
+        // The header may be older than the log.
+        let found = schema::version(&admin.connection).map_err(|e| schema::open_error(path, e))?;
+        if found > schema::VERSION {
+            return Err(OpenError::Newer {
+                path: path.to_owned(),
+                found,
+                known: schema::VERSION,
+            });
+        }
+        Ok(admin)
+    }
+
+    fn connect_raw(path: &Path) -> Result<Self, OpenError> {
+        let connection = connection::open(path, Role::Admin, PROFILE)
+            .map_err(|error| schema::open_error(path, error))?;
+        Ok(Self {
+            connection,
+            _lock: None,
+        })
+    }
+
+    /// Adds a token, unless a living one has its name.
+    pub fn create_token(&mut self, new: &NewToken<'_>) -> Result<Created, StoreError> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if let Some(name) = new.name
+            && tokens::name_is_taken(&transaction, name)?
+        {
+            return Ok(Created::NameTaken);
+        }
+        tokens::insert(&transaction, new)?;
+        transaction.commit()?;
+        Ok(Created::Done)
+    }
+
+    /// Every token there ever was, oldest first.
+    pub fn tokens(&self) -> Result<Vec<TokenRecord>, StoreError> {
+        tokens::list(&self.connection)
+    }
+
+    /// Revokes the token that goes by this name or public id: the living one, if there is one.
+    pub fn revoke_token(&mut self, name_or_id: &str) -> Result<Revoked, StoreError> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let Some(token) = tokens::named(&transaction, name_or_id)?.into_iter().next() else {
+            return Ok(Revoked::Unknown);
+        };
+        if token.revoked_at_ms.is_some() {
+            return Ok(Revoked::Already(token));
+        }
+        tokens::revoke(&transaction, token.id)?;
+        transaction.commit()?;
+        Ok(Revoked::Done(token))
+    }
+}

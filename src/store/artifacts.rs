@@ -1,0 +1,142 @@
+//! The rows of artifacts: looked up, begun, published, condemned, deleted. SQL on a connection, no more.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::error::StoreError;
+use super::model::{Artifact, Condemned, NewArtifact, ScopeId};
+
+/// The artifact stored under `hash` in `scope`.
+pub(super) fn find(
+    connection: &Connection,
+    scope: ScopeId,
+    hash: &str,
+) -> Result<Option<Artifact>, StoreError> {
+    let found = connection
+        .prepare_cached(
+            "SELECT id, size_bytes FROM artifacts
+             WHERE scope_id = ?1 AND hash = ?2 AND state = 'stored'",
+        )?
+        .query_row(params![scope.0, hash], from_row)
+        .optional()?;
+    Ok(found)
+}
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<Artifact> {
+    Ok(Artifact {
+        id: row.get(0)?,
+        size_bytes: row.get::<_, i64>(1)? as u64,
+    })
+}
+
+/// Adds a row for an upload whose chunks follow in later transactions; its id.
+pub(super) fn begin(connection: &Connection, new: &NewArtifact) -> Result<i64, StoreError> {
+    insert(connection, new, "uploading", None)
+}
+
+/// Adds a row for an artifact whose chunks are in the same transaction; its id.
+pub(super) fn store(
+    connection: &Connection,
+    new: &NewArtifact,
+    digest: &[u8; 32],
+) -> Result<i64, StoreError> {
+    insert(connection, new, "stored", Some(digest))
+}
+
+fn insert(
+    connection: &Connection,
+    new: &NewArtifact,
+    state: &str,
+    digest: Option<&[u8; 32]>,
+) -> Result<i64, StoreError> {
+    let now_ms = super::now_ms();
+    connection
+        .prepare_cached(
+            "INSERT INTO artifacts (scope_id, hash, state, size_bytes, digest, created_at_ms, read_at_ms,
+                                    writer_token_id, writer_address)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8)",
+        )?
+        .execute(params![
+            new.scope.0,
+            new.hash,
+            state,
+            new.size_bytes as i64,
+            digest.map(<[u8; 32]>::as_slice),
+            now_ms,
+            new.writer.0,
+            new.writer_address,
+        ])?;
+    Ok(connection.last_insert_rowid())
+}
+
+/// Makes an upload readable, all of it at once.
+pub(super) fn publish(
+    connection: &Connection,
+    id: i64,
+    digest: &[u8; 32],
+) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "UPDATE artifacts SET state = 'stored', digest = ?2, created_at_ms = ?3, read_at_ms = ?3
+             WHERE id = ?1 AND state = 'uploading'",
+        )?
+        .execute(params![id, digest.as_slice(), super::now_ms()])?;
+    Ok(())
+}
+
+/// Hides an artifact; its chunks go later. Whether it was there to be hidden.
+pub(super) fn condemn(
+    connection: &Connection,
+    id: i64,
+    why: Condemned,
+) -> Result<bool, StoreError> {
+    // An upload was never readable, so nobody can be reading it: its chunks may go at once.
+    let since_ms = if why.was_readable() {
+        super::now_ms()
+    } else {
+        0
+    };
+    let from_state = if why.was_readable() {
+        "stored"
+    } else {
+        "uploading"
+    };
+    let rows = connection
+        .prepare_cached(
+            "UPDATE artifacts SET state = 'condemned', condemned_at_ms = ?3, condemned_reason = ?4
+             WHERE id = ?1 AND state = ?2",
+        )?
+        .execute(params![id, from_state, since_ms, why.as_str()])?;
+    Ok(rows > 0)
+}
+
+/// Condemns what uploads a crash interrupted; how many there were. Only before the first upload.
+pub(super) fn condemn_interrupted(connection: &Connection) -> Result<usize, StoreError> {
+    let rows = connection.execute(
+        "UPDATE artifacts SET state = 'condemned', condemned_at_ms = 0, condemned_reason = ?1
+         WHERE state = 'uploading'",
+        [Condemned::Interrupted.as_str()],
+    )?;
+    Ok(rows)
+}
+
+/// An artifact that was condemned at or before `until_ms`.
+pub(super) fn find_condemned(
+    connection: &Connection,
+    until_ms: i64,
+) -> Result<Option<i64>, StoreError> {
+    let id = connection
+        .prepare_cached(
+            "SELECT id FROM artifacts WHERE state = 'condemned' AND condemned_at_ms <= ?1 LIMIT 1",
+        )?
+        .query_row([until_ms], |row| row.get(0))
+        .optional()?;
+    Ok(id)
+}
+
+/// Deletes the row of a condemned artifact that has no chunks any more.
+pub(super) fn delete(connection: &Connection, id: i64) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("DELETE FROM artifacts WHERE id = ?1 AND state = 'condemned'")?
+        .execute([id])?;
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! The bytes of artifacts: rows of at most 256 KiB, each guarded by a checksum that is checked on every read.
+//!
+//! The checksum covers the data and the row's id, so a chunk that turns up in another's place (damaged
+//! pages, a botched repair) is as wrong as a flipped bit. Clients check nothing (protocol.md, fact 4).
+
+use rusqlite::{Connection, OptionalExtension, params};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use super::error::StoreError;
+
+/// Bytes in every chunk but the last of an artifact.
+pub const CHUNK_BYTES: usize = 256 * 1024;
+
+/// Bits of a chunk's id that hold its place in the artifact.
+const SEQUENCE_BITS: u32 = 20;
+
+/// The largest artifact that the packing of ids allows: 256 GiB.
+pub const ARTIFACT_BYTES_MAX: u64 = (CHUNK_BYTES as u64) << SEQUENCE_BITS;
+
+/// Chunks that one job deletes at the most: 64 MiB, a few milliseconds of work.
+const DELETE_MAX: i64 = 256;
+
+/// The row id of a chunk.
+fn id(artifact_id: i64, sequence: u32) -> i64 {
+    artifact_id << SEQUENCE_BITS | i64::from(sequence)
+}
+
+/// The hash of a chunk's data, computed where the data arrives.
+pub(super) fn data_hash(data: &[u8]) -> u64 {
+    xxh3_64(data)
+}
+
+/// What is stored beside the data: its hash bound to the place it belongs to.
+fn checksum(id: i64, data_hash: u64) -> i64 {
+    xxh3_64_with_seed(&data_hash.to_le_bytes(), id as u64) as i64
+}
+
+/// Adds one chunk.
+pub(super) fn insert(
+    connection: &Connection,
+    artifact_id: i64,
+    sequence: u32,
+    data: &[u8],
+    data_hash: u64,
+) -> Result<(), StoreError> {
+    let id = id(artifact_id, sequence);
+    connection
+        .prepare_cached("INSERT INTO chunks (id, checksum, data) VALUES (?1, ?2, ?3)")?
+        .execute(params![id, checksum(id, data_hash), data])?;
+    Ok(())
+}
+
+/// Copies a chunk into `into` if it is exactly `length_bytes` long and unharmed.
+pub(super) fn read(
+    connection: &Connection,
+    artifact_id: i64,
+    sequence: u32,
+    into: &mut [u8],
+) -> Result<(), StoreError> {
+    let damaged = StoreError::Damaged {
+        artifact_id,
+        sequence,
+    };
+    match copy(connection, id(artifact_id, sequence), into) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(damaged),
+        Err(error) if error.is_corruption() => Err(damaged),
+        Err(error) => Err(error),
+    }
+}
+
+fn copy(connection: &Connection, id: i64, into: &mut [u8]) -> Result<bool, StoreError> {
+    let mut select =
+        connection.prepare_cached("SELECT checksum, data FROM chunks WHERE id = ?1")?;
+    let intact = select
+        .query_row([id], |row| {
+            let expected: i64 = row.get(0)?;
+            let data = row.get_ref(1)?.as_blob().unwrap_or_default();
+            if data.len() != into.len() {
+                return Ok(false);
+            }
+            into.copy_from_slice(data);
+            Ok(checksum(id, data_hash(into)) == expected)
+        })
+        .optional()?;
+    Ok(intact.unwrap_or(false))
+}
+
+/// Deletes some chunks of an artifact; whether that was all of them.
+pub(super) fn delete_some(connection: &Connection, artifact_id: i64) -> Result<bool, StoreError> {
+    let (first, end) = (id(artifact_id, 0), id(artifact_id + 1, 0));
+    let lowest: Option<i64> = connection
+        .prepare_cached("SELECT min(id) FROM chunks WHERE id >= ?1 AND id < ?2")?
+        .query_row([first, end], |row| row.get(0))?;
+    let Some(lowest) = lowest else {
+        return Ok(true);
+    };
+    let stop = end.min(lowest + DELETE_MAX);
+    connection
+        .prepare_cached("DELETE FROM chunks WHERE id >= ?1 AND id < ?2")?
+        .execute([lowest, stop])?;
+    Ok(stop == end)
+}

@@ -1,0 +1,118 @@
+//! Opens connections: the one place that sets pragmas, each with its reason.
+//!
+//! Invariant: no connection of this program is used before [`configure`] was applied to it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+/// Bytes in a database page. 16 KiB reads as fast as plain files and writes small entries at a bearable
+/// cost (design/storage.md, first two tables).
+pub(super) const PAGE_SIZE_BYTES: u64 = 16 * 1024;
+
+/// How much of the file is mapped into memory. SQLite lowers it to the limit it was compiled with
+/// (just under 2 GiB as rusqlite builds it); what lies beyond is read with `pread`.
+const MMAP_SIZE_BYTES: i64 = 1 << 40;
+
+/// Private page cache of the writer: one bulk batch and the interior pages above it.
+const WRITER_CACHE_KIB: i64 = 8 * 1024;
+
+/// Private page cache of each reader: interior pages and the pages that are still in the log; mapped
+/// pages do not go through it.
+const READER_CACHE_KIB: i64 = 1024;
+
+/// How long a statement waits for a lock of another process: admin commands are short.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+
+/// How many prepared statements a connection keeps: more than this program has.
+const STATEMENTS_KEPT: usize = 64;
+
+/// When a commit is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Synchronous {
+    /// A killed process loses nothing; a machine that loses power may lose the newest commits, never
+    /// the consistency of the file.
+    #[default]
+    Normal,
+    /// Every acknowledged commit survives a loss of power too.
+    Full,
+}
+
+/// What the configuration says about connections.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Profile {
+    pub synchronous: Synchronous,
+    pub mmap: bool,
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The server's one writer, or its checkpointer.
+    Writer,
+    /// One of the server's readers.
+    Reader,
+    /// A command beside the server: reads and writes, rarely and shortly.
+    Admin,
+}
+
+impl Role {
+    pub(super) fn flags(self) -> OpenFlags {
+        // A connection is used by one thread at a time, so SQLite's own mutexes would only cost.
+        let access = if self == Self::Reader {
+            OpenFlags::SQLITE_OPEN_READ_ONLY
+        } else {
+            OpenFlags::SQLITE_OPEN_READ_WRITE
+        };
+        access | OpenFlags::SQLITE_OPEN_NO_MUTEX
+    }
+}
+
+/// Opens the database at `path`, which must exist.
+pub(super) fn open(path: &Path, role: Role, profile: Profile) -> rusqlite::Result<Connection> {
+    let mut connection = Connection::open_with_flags(path, role.flags())?;
+    configure(&mut connection, role, profile)?;
+    Ok(connection)
+}
+
+/// Sets everything that SQLite keeps for each connection.
+pub(super) fn configure(
+    connection: &mut Connection,
+    role: Role,
+    profile: Profile,
+) -> rusqlite::Result<()> {
+    connection.busy_timeout(LOCK_WAIT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    // A damaged or hostile file must not get code to run, nor its schema changed behind our back.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    // Finds damaged pages while they are parsed instead of believing them.
+    connection.pragma_update(None, "cell_size_check", true)?;
+    // References between tables are part of the schema, but SQLite asks each connection to hold them.
+    connection.pragma_update(None, "foreign_keys", true)?;
+    // Nothing of ours may land in a file that this program does not guard.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    let mmap_size_bytes = if profile.mmap { MMAP_SIZE_BYTES } else { 0 };
+    connection.pragma_update(None, "mmap_size", mmap_size_bytes)?;
+    let synchronous = match profile.synchronous {
+        Synchronous::Normal => "NORMAL",
+        Synchronous::Full => "FULL",
+    };
+    connection.pragma_update(None, "synchronous", synchronous)?;
+    let cache_kib = if role == Role::Writer {
+        WRITER_CACHE_KIB
+    } else {
+        READER_CACHE_KIB
+    };
+    // Negative: KiB rather than pages.
+    connection.pragma_update(None, "cache_size", -cache_kib)?;
+    match role {
+        // The checkpointer folds the log; a request's commit must never have to (design/storage.md).
+        Role::Writer => connection.pragma_update(None, "wal_autocheckpoint", 0)?,
+        Role::Reader => connection.pragma_update(None, "query_only", true)?,
+        Role::Admin => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! The database as a file: what may be opened at all, who may write it, and one server at a time.
+//!
+//! Everything here happens before SQLite sees the file, so that a file which is not ours is left as it
+//! was. The lock is `flock`, which dies with the process and lives apart from the `fcntl` locks that
+//! SQLite takes on the same file.
+//!
+//! Invariant: closing any descriptor of a file drops all `fcntl` locks of the process on it
+//! (<https://sqlite.org/howtocorrupt.html>, 2.2), so a [`FileLock`] outlives every connection.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::error::OpenError;
+use super::schema;
+
+/// Read and write for the owner, nothing for anybody else; the umask may take more away.
+const MODE: u32 = 0o600;
+
+/// The part of a SQLite file that says what it is (<https://sqlite.org/fileformat2.html>, 1.3).
+const HEADER_BYTES: usize = 100;
+
+/// How long to wait for a lock that an admin command may hold while it creates or migrates the file.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+
+/// Pause between two tries to lock.
+const LOCK_RETRY: Duration = Duration::from_millis(20);
+
+/// What the file's first bytes say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content {
+    /// Nothing was written yet.
+    Empty,
+    /// A cachesrv database of this schema version.
+    Ours {
+        /// `user_version` in the header; the log may hold a newer one.
+        schema_version: u32,
+    },
+}
+
+/// The exclusive lock on a database file; held as long as this value lives.
+#[derive(Debug)]
+pub(super) struct FileLock {
+    file: File,
+}
+
+impl FileLock {
+    /// Opens the file at `path` (creating it if asked to), and locks it.
+    pub fn acquire(path: &Path, create: bool) -> Result<Self, OpenError> {
+        let file = open(path, create)?;
+        let deadline = Instant::now() + LOCK_WAIT;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { file }),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    std::thread::sleep(LOCK_RETRY);
+                }
+                Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(path.to_owned())),
+                Err(TryLockError::Error(source)) => return Err(io("lock", path, source)),
+            }
+        }
+    }
+
+    /// Looks at the file's first bytes.
+    pub fn content(&self, path: &Path) -> Result<Content, OpenError> {
+        content(&self.file, path)
+    }
+}
+
+/// Looks at the first bytes of the file at `path` without locking it. Only for processes that have no
+/// connection open (see the invariant above).
+pub(super) fn inspect(path: &Path) -> Result<Content, OpenError> {
+    content(&open(path, false)?, path)
+}
+
+fn open(path: &Path, create: bool) -> Result<File, OpenError> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => return Err(OpenError::NotAFile(path.to_owned())),
+        Ok(metadata) if metadata.mode() & 0o022 != 0 => {
+            let mode = metadata.mode() & 0o7777;
+            return Err(OpenError::WritableByOthers {
+                path: path.to_owned(),
+                mode,
+            });
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !create => {
+            return Err(OpenError::Missing(path.to_owned()));
+        }
+        _ => {}
+    }
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(create)
+        .mode(MODE)
+        .open(path)
+        .map_err(|source| io(if path.exists() { "open" } else { "create" }, path, source))
+}
+
+fn content(file: &File, path: &Path) -> Result<Content, OpenError> {
+    let mut header = [0; HEADER_BYTES];
+    let length_bytes = file
+        .read_at(&mut header, 0)
+        .map_err(|source| io("read", path, source))?;
+    let header = &header[..length_bytes];
+    if header.is_empty() {
+        return Ok(Content::Empty);
+    }
+    let is_sqlite = header.len() == HEADER_BYTES && header.starts_with(b"SQLite format 3\0");
+    if !is_sqlite || field(header, 68) != schema::APPLICATION_ID {
+        return Err(OpenError::NotOurs(path.to_owned()));
+    }
+    Ok(Content::Ours {
+        schema_version: field(header, 60),
+    })
+}
+
+/// The big-endian number at `offset` of the header.
+fn field(header: &[u8], offset: usize) -> u32 {
+    header[offset..offset + 4]
+        .iter()
+        .fold(0, |number, &byte| number << 8 | u32::from(byte))
+}
+
+fn io(action: &'static str, path: &Path, source: std::io::Error) -> OpenError {
+    OpenError::Io {
+        action,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// The path of the write-ahead log beside the database at `path`.
+pub(super) fn log_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    PathBuf::from(name)
+}

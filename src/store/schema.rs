@@ -1,0 +1,78 @@
+//! Creates the database and brings it forward: embedded migrations, forward only, one transaction each.
+
+use std::path::Path;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::connection::PAGE_SIZE_BYTES;
+use super::error::{OpenError, StoreError};
+
+/// Marks a SQLite file as ours: "csrv" in ASCII (<https://sqlite.org/pragma.html#pragma_application_id>).
+pub(super) const APPLICATION_ID: u32 = 0x6373_7276;
+
+/// Migration `n` (from 1) brings a file from schema version `n - 1` to `n`. Never edit one that was released.
+const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_initial.sql")];
+
+/// The schema version this program works with.
+pub const VERSION: u32 = MIGRATIONS.len() as u32;
+
+/// Brings the database to [`VERSION`] and into write-ahead mode. `path` is for the messages.
+///
+/// The first migration runs before write-ahead mode is on, so that the header of a new file says what
+/// it is from its first byte on: a crash leaves an empty file or a cachesrv database, nothing between.
+pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let fail = |error| open_error(path, error);
+    let mut version = version(connection).map_err(fail)?;
+    if version == 0 {
+        // Both must be set before the first page is written, and hold for the life of the file.
+        connection
+            .pragma_update(None, "page_size", PAGE_SIZE_BYTES as i64)
+            .map_err(fail)?;
+        connection
+            .pragma_update(None, "auto_vacuum", "INCREMENTAL")
+            .map_err(fail)?;
+    }
+    if version > VERSION {
+        return Err(OpenError::Newer {
+            path: path.to_owned(),
+            found: version,
+            known: VERSION,
+        });
+    }
+    for migration in &MIGRATIONS[version as usize..] {
+        version += 1;
+        apply(connection, migration, version).map_err(fail)?;
+    }
+    connection
+        .pragma_update(None, "journal_mode", "WAL")
+        .map_err(fail)
+}
+
+/// The schema version of an open database, its log included.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<u32> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+fn apply(connection: &mut Connection, migration: &str, version: u32) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute_batch(migration)?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", version)?;
+    transaction.commit()
+}
+
+/// Words an error that SQLite reported while opening the file at `path`.
+pub(super) fn open_error(path: &Path, error: rusqlite::Error) -> OpenError {
+    let path = path.to_owned();
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase) => OpenError::NotOurs(path),
+        Some(rusqlite::ErrorCode::DatabaseCorrupt) => OpenError::Corrupt {
+            path,
+            message: error.to_string(),
+        },
+        _ => OpenError::Sqlite {
+            path,
+            source: StoreError::from(error),
+        },
+    }
+}

@@ -1,0 +1,148 @@
+//! The rows of tokens. SQL on a connection; who may do what is decided in `auth`.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::error::StoreError;
+use super::model::{Access, NewToken, ScopeId, TokenId, TokenRecord};
+
+/// What every query of this file selects, in the order of [`from_row`].
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT tokens.id, public_id, workspaces.name, scopes.id, access, tokens.name, secret_phc,
+                    secret_tag, tokens.created_at_ms, expires_at_ms, revoked_at_ms, last_used_at_ms
+             FROM tokens
+             JOIN workspaces ON workspaces.id = tokens.workspace_id
+             JOIN scopes ON scopes.workspace_id = tokens.workspace_id AND scopes.kind = 'trusted' ",
+            $rest
+        )
+    };
+}
+
+/// The token with this public id.
+pub(super) fn find(
+    connection: &Connection,
+    public_id: &str,
+) -> Result<Option<TokenRecord>, StoreError> {
+    let record = connection
+        .prepare_cached(select!("WHERE public_id = ?1"))?
+        .query_row([public_id], from_row)
+        .optional()?;
+    Ok(record)
+}
+
+/// All tokens, oldest first.
+pub(super) fn list(connection: &Connection) -> Result<Vec<TokenRecord>, StoreError> {
+    let mut statement = connection.prepare_cached(select!("ORDER BY tokens.id"))?;
+    let records = statement
+        .query_map([], from_row)?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(records)
+}
+
+/// Tokens that go by this name or public id, the living before the others, newest first.
+pub(super) fn named(
+    connection: &Connection,
+    name_or_id: &str,
+) -> Result<Vec<TokenRecord>, StoreError> {
+    let mut statement = connection.prepare_cached(select!(
+        "WHERE public_id = ?1 OR tokens.name = ?1 ORDER BY revoked_at_ms IS NOT NULL, tokens.id DESC"
+    ))?;
+    let records = statement
+        .query_map([name_or_id], from_row)?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(records)
+}
+
+/// Whether the token may still do what it was admitted for.
+pub(super) fn is_live(connection: &Connection, id: TokenId) -> Result<bool, StoreError> {
+    let live = connection
+        .prepare_cached(
+            "SELECT 1 FROM tokens WHERE id = ?1 AND revoked_at_ms IS NULL
+             AND (expires_at_ms IS NULL OR expires_at_ms > ?2)",
+        )?
+        .exists(params![id.0, super::now_ms()])?;
+    Ok(live)
+}
+
+/// Whether a token that is neither revoked nor expired goes by this name in the default workspace.
+pub(super) fn name_is_taken(connection: &Connection, name: &str) -> Result<bool, StoreError> {
+    let taken = connection
+        .prepare_cached(
+            "SELECT 1 FROM tokens WHERE workspace_id = 1 AND name = ?1 AND revoked_at_ms IS NULL
+             AND (expires_at_ms IS NULL OR expires_at_ms > ?2)",
+        )?
+        .exists(params![name, super::now_ms()])?;
+    Ok(taken)
+}
+
+/// Adds a token to the default workspace.
+pub(super) fn insert(connection: &Connection, new: &NewToken<'_>) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "INSERT INTO tokens (public_id, workspace_id, access, name, secret_phc, secret_tag,
+                                 created_at_ms, expires_at_ms)
+             VALUES (?1, 1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![
+            new.public_id,
+            new.access.as_str(),
+            new.name,
+            new.secret_phc,
+            new.secret_tag.as_slice(),
+            super::now_ms(),
+            new.expires_at_ms,
+        ])?;
+    Ok(())
+}
+
+/// Revokes a token, for good.
+pub(super) fn revoke(connection: &Connection, id: TokenId) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "UPDATE tokens SET revoked_at_ms = ?2 WHERE id = ?1 AND revoked_at_ms IS NULL",
+        )?
+        .execute(params![id.0, super::now_ms()])?;
+    Ok(())
+}
+
+/// Notes when a token was last used.
+pub(super) fn touch(
+    connection: &Connection,
+    id: TokenId,
+    used_at_ms: i64,
+) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("UPDATE tokens SET last_used_at_ms = ?2 WHERE id = ?1")?
+        .execute(params![id.0, used_at_ms])?;
+    Ok(())
+}
+
+/// Whether there is a token that could still be used.
+pub(super) fn any_live(connection: &Connection) -> Result<bool, StoreError> {
+    let any = connection
+        .prepare_cached(
+            "SELECT 1 FROM tokens WHERE revoked_at_ms IS NULL
+             AND (expires_at_ms IS NULL OR expires_at_ms > ?1)",
+        )?
+        .exists([super::now_ms()])?;
+    Ok(any)
+}
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<TokenRecord> {
+    let access: String = row.get(4)?;
+    Ok(TokenRecord {
+        id: TokenId(row.get(0)?),
+        public_id: row.get(1)?,
+        workspace: row.get(2)?,
+        trusted_scope: ScopeId(row.get(3)?),
+        access: Access::parse(&access).ok_or(rusqlite::Error::InvalidQuery)?,
+        name: row.get(5)?,
+        secret_phc: row.get(6)?,
+        secret_tag: row.get(7)?,
+        created_at_ms: row.get(8)?,
+        expires_at_ms: row.get(9)?,
+        revoked_at_ms: row.get(10)?,
+        last_used_at_ms: row.get(11)?,
+    })
+}

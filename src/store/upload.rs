@@ -1,0 +1,253 @@
+//! An artifact on its way in: reserved, staged, committed.
+//!
+//! The caller reads from the network into [`Upload::space`] with no lock held. Filled chunks go to the
+//! writer in batches under an id nobody can read, one batch in flight while the next one fills. The last
+//! batch, the checks and the publication are one transaction; a small artifact is only that one.
+//!
+//! Invariant: an upload that is dropped before [`Upload::finish`] said `New` leaves nothing readable,
+//! and what it wrote is freed.
+
+use rusqlite::Connection;
+
+use super::Store;
+use super::artifacts;
+use super::buffers::Buffer;
+use super::chunks::{self, CHUNK_BYTES};
+use super::error::StoreError;
+use super::model::{Condemned, NewArtifact, Stored};
+use super::space::Reservation;
+use super::ticket::{Ticket, Weight};
+use super::tokens;
+use super::writer::deadline;
+
+/// Chunks in a batch: 1 MiB. Larger batches hold up others and gain nothing (scripts/bench.sh).
+const BATCH_CHUNKS: usize = 4;
+
+/// An upload in progress.
+pub struct Upload<'s> {
+    store: &'s Store,
+    new: NewArtifact,
+    _reservation: Reservation,
+    digest: blake3::Hasher,
+    received_bytes: u64,
+    filling: Option<Filling>,
+    batch: Batch,
+    row: Row,
+}
+
+/// The chunk that is being received.
+struct Filling {
+    buffer: Buffer,
+    filled: usize,
+}
+
+/// Received chunks that were not handed to the writer yet.
+#[derive(Default)]
+struct Batch {
+    first_sequence: u32,
+    chunks: Vec<Chunk>,
+}
+
+struct Chunk {
+    buffer: Buffer,
+    length: usize,
+    data_hash: u64,
+}
+
+/// The row of the artifact in the database.
+enum Row {
+    /// Not written: everything so far is in memory.
+    None,
+    /// Being written with the batch that is in flight.
+    InFlight(Ticket<i64>),
+    /// Written, as an upload.
+    Begun(i64),
+}
+
+impl<'s> Upload<'s> {
+    pub(super) fn begin(store: &'s Store, new: NewArtifact) -> Result<Self, StoreError> {
+        let reservation = store.space.reserve(new.size_bytes)?;
+        Ok(Self {
+            store,
+            new,
+            _reservation: reservation,
+            digest: blake3::Hasher::new(),
+            received_bytes: 0,
+            filling: None,
+            batch: Batch::default(),
+            row: Row::None,
+        })
+    }
+
+    /// Where the next bytes of the artifact go: never empty while some are missing. May wait for a
+    /// buffer and for the writer.
+    pub fn space(&mut self) -> Result<&mut [u8], StoreError> {
+        let missing_bytes = self.new.size_bytes - self.received_bytes;
+        let filling = match self.filling.take() {
+            Some(filling) => filling,
+            None => Filling {
+                buffer: self.buffer()?,
+                filled: 0,
+            },
+        };
+        let end = (filling.filled as u64 + missing_bytes).min(CHUNK_BYTES as u64) as usize;
+        let start = filling.filled;
+        Ok(&mut self.filling.insert(filling).buffer[start..end])
+    }
+
+    /// Says that the first `count` bytes of [`Upload::space`] were received.
+    pub fn advance(&mut self, count: usize) -> Result<(), StoreError> {
+        let Some(filling) = &mut self.filling else {
+            return Ok(());
+        };
+        filling.filled += count;
+        self.received_bytes += count as u64;
+        let is_complete = self.received_bytes == self.new.size_bytes;
+        if filling.filled < CHUNK_BYTES && !is_complete {
+            return Ok(());
+        }
+        self.seal();
+        let is_full = self.batch.chunks.len() == BATCH_CHUNKS;
+        if !is_complete && (is_full || self.store.upload_buffers.is_contended()) {
+            self.send_batch()?;
+        }
+        Ok(())
+    }
+
+    /// Stores the artifact if its key is free and its writer may still write.
+    pub fn finish(mut self) -> Result<Stored, StoreError> {
+        let row = self.settle()?;
+        let new = self.new.clone();
+        let batch = std::mem::take(&mut self.batch);
+        let digest = *self.digest.finalize().as_bytes();
+        let weight = Weight::of(batch.bytes());
+        let ticket = self.store.writer.submit(weight, move |connection| {
+            publish(connection, &new, row, &batch, &digest)
+        });
+        let stored = ticket.wait(deadline(self.store.wait))?;
+        if stored == Stored::New {
+            self.row = Row::None;
+        }
+        Ok(stored)
+    }
+
+    /// A buffer for the next chunk. Whoever waits for one must hold none that could be given back, so
+    /// the batch goes to the writer first.
+    fn buffer(&mut self) -> Result<Buffer, StoreError> {
+        if let Some(buffer) = self.store.upload_buffers.try_take() {
+            return Ok(buffer);
+        }
+        self.send_batch()?;
+        self.store
+            .upload_buffers
+            .take(deadline(self.store.wait))
+            .ok_or(StoreError::Busy)
+    }
+
+    /// Moves the chunk that is complete into the batch.
+    fn seal(&mut self) {
+        let Some(Filling { buffer, filled }) = self.filling.take() else {
+            return;
+        };
+        let data = &buffer[..filled];
+        self.digest.update(data);
+        let data_hash = chunks::data_hash(data);
+        self.batch.chunks.push(Chunk {
+            buffer,
+            length: filled,
+            data_hash,
+        });
+    }
+
+    /// Hands the batch to the writer, once the one before it is stored.
+    fn send_batch(&mut self) -> Result<(), StoreError> {
+        if self.batch.chunks.is_empty() {
+            return Ok(());
+        }
+        let row = self.settle()?;
+        let next_sequence = self.batch.first_sequence + self.batch.chunks.len() as u32;
+        let next = Batch {
+            first_sequence: next_sequence,
+            chunks: Vec::with_capacity(BATCH_CHUNKS),
+        };
+        let batch = std::mem::replace(&mut self.batch, next);
+        let new = self.new.clone();
+        let ticket = self.store.writer.submit(Weight::Bulk, move |connection| {
+            let id = row.map_or_else(|| artifacts::begin(connection, &new), Ok)?;
+            batch.insert(connection, id)?;
+            Ok(id)
+        });
+        self.row = Row::InFlight(ticket);
+        Ok(())
+    }
+
+    /// Waits until no batch is in flight; the row's id if there is a row.
+    fn settle(&mut self) -> Result<Option<i64>, StoreError> {
+        match std::mem::replace(&mut self.row, Row::None) {
+            Row::None => Ok(None),
+            Row::InFlight(ticket) => {
+                let id = ticket.wait(deadline(self.store.wait))?;
+                self.row = Row::Begun(id);
+                Ok(Some(id))
+            }
+            Row::Begun(id) => {
+                self.row = Row::Begun(id);
+                Ok(Some(id))
+            }
+        }
+    }
+}
+
+impl Drop for Upload<'_> {
+    fn drop(&mut self) {
+        let row = match std::mem::replace(&mut self.row, Row::None) {
+            Row::None => return,
+            row => row,
+        };
+        // Bulk jobs run in order, so a batch that is still in flight has its answer by then.
+        self.store.writer.submit(Weight::Bulk, move |connection| {
+            let id = match row {
+                Row::Begun(id) => id,
+                Row::InFlight(ticket) => ticket.wait(std::time::Instant::now())?,
+                Row::None => return Ok(false),
+            };
+            artifacts::condemn(connection, id, Condemned::Unfinished)
+        });
+    }
+}
+
+impl Batch {
+    fn bytes(&self) -> u64 {
+        self.chunks.iter().map(|chunk| chunk.length as u64).sum()
+    }
+
+    fn insert(&self, connection: &Connection, artifact_id: i64) -> Result<(), StoreError> {
+        for (chunk, sequence) in self.chunks.iter().zip(self.first_sequence..) {
+            let data = &chunk.buffer[..chunk.length];
+            chunks::insert(connection, artifact_id, sequence, data, chunk.data_hash)?;
+        }
+        Ok(())
+    }
+}
+
+/// The transaction that makes an artifact readable, or leaves no trace of it.
+fn publish(
+    connection: &Connection,
+    new: &NewArtifact,
+    row: Option<i64>,
+    batch: &Batch,
+    digest: &[u8; 32],
+) -> Result<Stored, StoreError> {
+    if !tokens::is_live(connection, new.writer)? {
+        return Ok(Stored::TokenNotLive);
+    }
+    if artifacts::find(connection, new.scope, &new.hash)?.is_some() {
+        return Ok(Stored::Exists);
+    }
+    let id = row.map_or_else(|| artifacts::store(connection, new, digest), Ok)?;
+    batch.insert(connection, id)?;
+    if row.is_some() {
+        artifacts::publish(connection, id, digest)?;
+    }
+    Ok(Stored::New)
+}
