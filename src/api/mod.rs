@@ -1,1 +1,176 @@
-//! api
+//! The application: which request gets which answer.
+//!
+//! `route` names what a path asks for, `admission` says who asks, `download` and `upload` move artifacts,
+//! `refusal` is the one table from what went wrong to a status, `record` remembers what the log line says.
+//!
+//! Invariant: a problem of the cache never fails a build. What Nx survives is 200 and 404 on GET, and 200,
+//! 403 and 409 on PUT (protocol.md); only a bad token and a broken protocol get anything else.
+
+mod admission;
+mod download;
+mod record;
+mod refusal;
+mod route;
+mod upload;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::auth::Authenticator;
+use crate::http::{Cut, Exchange, Handler, Method, Request, ResponseHead, ServerEvent, Status};
+use crate::store::Store;
+use crate::telemetry::{Log, RequestLine, Value};
+
+use record::Record;
+use refusal::Refusal;
+use route::Route;
+
+/// No header but these goes with every answer on a cache path: one URL has different content for
+/// different tokens, so nothing in between may keep it.
+const CACHE_HEADERS: [(&str, &str); 2] = [("Cache-Control", "no-store"), ("Vary", "Authorization")];
+
+/// The exact type that Nx wants to see before it shows a text to the user: no charset, lower case.
+const TEXT: &str = "text/plain";
+
+/// Bytes of a stranger's body that are read so that his connection can be used again.
+const STRANGERS_BODY_BYTES_MAX: u64 = 64 * 1024;
+
+/// What the configuration says about answers.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The largest artifact that is accepted, in bytes.
+    pub artifact_max_size_bytes: u64,
+    /// The status of a PUT that stored: 200, which every Nx takes, or 202, the letter of the older text.
+    pub put_status: u16,
+    /// Whether `X-Forwarded-For` names the client.
+    pub behind_proxy: bool,
+}
+
+/// Everything an answer needs. One for the process, shared by all connections.
+pub struct Api {
+    store: Store,
+    authenticator: Authenticator,
+    log: Arc<Log>,
+    settings: Settings,
+}
+
+impl Api {
+    /// An application over these parts.
+    pub fn new(store: Store, authenticator: Authenticator, log: Arc<Log>, settings: Settings) -> Self {
+        Self { store, authenticator, log, settings }
+    }
+
+    fn answer(&self, request: &Request<'_>, record: &mut Record<'_, '_>) -> Result<(), Cut> {
+        let route = Route::of(request.path);
+        match (&route, request.method) {
+            (Route::Artifact(hash), Method::Get | Method::Head) => self.download(request, hash, record),
+            (Route::Artifact(hash), Method::Put) => self.upload(request, hash, record),
+            (Route::Unknown, _) => refuse(request.method, &Refusal::NoSuchPath, record),
+            (Route::Artifact(_), _) => refuse(request.method, &Refusal::Method("GET, HEAD, PUT"), record),
+            (_, Method::Get | Method::Head) => self.say_status(&route, record),
+            (_, _) => refuse(request.method, &Refusal::Method("GET, HEAD"), record),
+        }
+    }
+
+    fn say_status(&self, route: &Route<'_>, record: &mut Record<'_, '_>) -> Result<(), Cut> {
+        let (status, text) = match route {
+            Route::Root => (200, concat!("cachesrv ", env!("CARGO_PKG_VERSION"), ": a remote cache for Nx\n")),
+            Route::Ready if self.store.reader().is_err() => (503, "the database does not answer\n"),
+            _ => (200, "ok\n"),
+        };
+        record.send_text(Status(status), &[], text)
+    }
+
+    /// The address that counts as the client's.
+    fn client(&self, request: &Request<'_>) -> IpAddr {
+        let forwarded = request.forwarded_for.filter(|_| self.settings.behind_proxy);
+        // The nearest proxy appends what it saw; what stands before it came from the client.
+        let last = forwarded.and_then(|list| list.rsplit(',').next());
+        last.and_then(|address| address.trim().parse().ok()).unwrap_or(request.peer)
+    }
+
+    fn log_request(&self, request: &Request<'_>, record: &Record<'_, '_>, outcome: Result<(), Cut>) {
+        if !self.log.logs_requests() {
+            return;
+        }
+        let cut = outcome.err().map(|cut| cut.to_string());
+        let grant = record.grant.as_ref();
+        self.log.request(&RequestLine {
+            method: Some(request.method.as_str()),
+            path: Some(request.path),
+            status: record.status,
+            bytes_in: Some(record.bytes_in),
+            bytes_out: Some(record.bytes_out),
+            duration_us: Some(record.started.elapsed().as_micros() as u64),
+            peer: Some(self.client(request)),
+            token: grant.map(|grant| grant.public_id().as_str()),
+            token_name: grant.and_then(|grant| grant.name()),
+            workspace: grant.map(|grant| grant.workspace()),
+            reason: record.reason.or(cut.as_deref()),
+            ..RequestLine::default()
+        });
+    }
+}
+
+impl Handler for Api {
+    fn handle(&self, request: &Request<'_>, exchange: &mut dyn Exchange) -> Result<(), Cut> {
+        let mut record = Record::new(exchange);
+        let outcome = self.answer(request, &mut record);
+        self.log_request(request, &record, outcome);
+        outcome
+    }
+
+    fn panicked(&self, request: &Request<'_>, exchange: &mut dyn Exchange) -> Result<(), Cut> {
+        let mut record = Record::new(exchange);
+        let outcome = match Route::of(request.path) {
+            Route::Artifact(_) => refuse(request.method, &Refusal::Internal, &mut record),
+            _ => record.send_text(Status(500), &[], "internal error\n"),
+        };
+        self.log_request(request, &record, outcome);
+        outcome
+    }
+
+    fn rejected(&self, peer: IpAddr, status: Status, reason: &str) {
+        if self.log.logs_requests() {
+            let (status, peer, reason) = (Some(status.0), Some(peer), Some(reason));
+            self.log.request(&RequestLine { status, peer, reason, ..RequestLine::default() });
+        }
+    }
+
+    fn event(&self, event: &ServerEvent<'_>) {
+        match event {
+            ServerEvent::AcceptFailed { error, suppressed } => self.log.error(
+                "cannot accept connections; trying on",
+                &[("error", Value::Shown(error)), ("more", Value::Number(*suppressed))],
+            ),
+            ServerEvent::SpawnFailed { error, suppressed } => self.log.error(
+                "cannot start a thread for a connection; trying on",
+                &[("error", Value::Shown(error)), ("more", Value::Number(*suppressed))],
+            ),
+            ServerEvent::Full { connections_max } => self.log.warn(
+                "all connections are taken, new clients wait; raise limits.connections_max",
+                &[("connections_max", Value::Number(*connections_max as u64))],
+            ),
+            ServerEvent::TlsOnPlainPort { peer } => self.log.warn(
+                "a client speaks TLS to this plain port and was hung up on; its server URL must begin with http://",
+                &[("peer", Value::Shown(peer))],
+            ),
+            ServerEvent::Panicked { peer, message } => self.log.error(
+                "a request panicked; this is a bug in cachesrv",
+                &[("peer", Value::Shown(peer)), ("panic", Value::Text(message))],
+            ),
+        }
+    }
+}
+
+/// Answers with the refusal's status and sentence. The caller has read what it wants of the body.
+fn refuse(method: Method, refusal: &Refusal, record: &mut Record<'_, '_>) -> Result<(), Cut> {
+    record.reason = Some(refusal.reason());
+    let mut text = refusal.message();
+    text.push('\n');
+    let [no_store, vary] = CACHE_HEADERS;
+    match refusal.header() {
+        Some(header) => record.send_text(refusal.status(method), &[no_store, vary, header], &text),
+        None => record.send_text(refusal.status(method), &[no_store, vary], &text),
+    }
+}

@@ -21,8 +21,9 @@ mod tokens;
 mod upload;
 mod writer;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use r2d2_sqlite::SqliteConnectionManager;
@@ -81,6 +82,7 @@ pub struct Store {
     upload_buffers: Arc<BufferPool>,
     download_buffers: Arc<BufferPool>,
     wait: Duration,
+    touched: Touched,
     interrupted_uploads: usize,
 }
 
@@ -122,6 +124,7 @@ impl Store {
             upload_buffers: BufferPool::new(options.upload_memory_bytes),
             download_buffers: BufferPool::new(DOWNLOAD_MEMORY_BYTES),
             wait: options.wait,
+            touched: Touched::default(),
             interrupted_uploads,
         })
     }
@@ -138,6 +141,11 @@ impl Store {
             connection.prepare_cached("ROLLBACK")?.execute([])?;
         }
         Reader::begin(connection)
+    }
+
+    /// A buffer for a chunk on its way out, if there is one without waiting.
+    pub fn download_buffer_now(&self) -> Option<Buffer> {
+        self.download_buffers.try_take()
     }
 
     /// A buffer for a chunk on its way out; waits for one.
@@ -162,12 +170,22 @@ impl Store {
             .wait(Instant::now() + self.wait)
     }
 
-    /// Notes that a token was used just now, sometime soon. Nobody waits for it.
-    pub fn touch_token(&self, id: TokenId) {
+    /// Notes that a token was used just now, unless that was noted less than `resolution_ms` ago.
+    /// Nobody waits for it: a failure costs a list its precision.
+    pub fn touch_token(&self, id: TokenId, resolution_ms: i64) {
         let used_at_ms = now_ms();
-        // The ticket is dropped: a failure costs a minute's precision in a list.
+        if self.touched.claim(id, used_at_ms, resolution_ms) {
+            drop(self.writer.submit(Weight::Small(0), move |connection| {
+                tokens::touch(connection, id, used_at_ms)
+            }));
+        }
+    }
+
+    /// Replaces the hash of a token's secret by a better one of the same secret. Nobody waits for it:
+    /// a failure means that the next process does it.
+    pub fn rehash_token(&self, id: TokenId, secret_phc: String) {
         drop(self.writer.submit(Weight::Small(0), move |connection| {
-            tokens::touch(connection, id, used_at_ms)
+            tokens::rehash(connection, id, &secret_phc)
         }));
     }
 
@@ -175,6 +193,28 @@ impl Store {
     pub fn has_live_tokens(&self) -> Result<bool, StoreError> {
         let connection = self.readers.get().map_err(|_| StoreError::Busy)?;
         tokens::any_live(&connection)
+    }
+}
+
+/// Which tokens were noted as used lately, so that a burst of requests costs one row.
+#[derive(Default)]
+struct Touched(Mutex<HashMap<TokenId, i64>>);
+
+impl Touched {
+    /// How many tokens are remembered before all are forgotten.
+    const TOKENS_MAX: usize = 4096;
+
+    /// Whether the caller is the one to note this use.
+    fn claim(&self, id: TokenId, used_at_ms: i64, resolution_ms: i64) -> bool {
+        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if noted.get(&id).is_some_and(|&noted_ms| used_at_ms - noted_ms < resolution_ms) {
+            return false;
+        }
+        if noted.len() >= Self::TOKENS_MAX {
+            noted.clear();
+        }
+        noted.insert(id, used_at_ms);
+        true
     }
 }
 

@@ -5,6 +5,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::error::StoreError;
 use super::model::{Access, NewToken, ScopeId, TokenId, TokenRecord};
 
+/// The row id of the workspace that the first migration makes.
+const DEFAULT_WORKSPACE: i64 = 1;
+
 /// What every query of this file selects, in the order of [`from_row`].
 macro_rules! select {
     ($rest:literal) => {
@@ -69,10 +72,10 @@ pub(super) fn is_live(connection: &Connection, id: TokenId) -> Result<bool, Stor
 pub(super) fn name_is_taken(connection: &Connection, name: &str) -> Result<bool, StoreError> {
     let taken = connection
         .prepare_cached(
-            "SELECT 1 FROM tokens WHERE workspace_id = 1 AND name = ?1 AND revoked_at_ms IS NULL
+            "SELECT 1 FROM tokens WHERE workspace_id = ?3 AND name = ?1 AND revoked_at_ms IS NULL
              AND (expires_at_ms IS NULL OR expires_at_ms > ?2)",
         )?
-        .exists(params![name, super::now_ms()])?;
+        .exists(params![name, super::now_ms(), DEFAULT_WORKSPACE])?;
     Ok(taken)
 }
 
@@ -82,7 +85,7 @@ pub(super) fn insert(connection: &Connection, new: &NewToken<'_>) -> Result<(), 
         .prepare_cached(
             "INSERT INTO tokens (public_id, workspace_id, access, name, secret_phc, secret_tag,
                                  created_at_ms, expires_at_ms)
-             VALUES (?1, 1, ?2, ?3, ?4, ?5, ?6, ?7)",
+             VALUES (?1, ?8, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?
         .execute(params![
             new.public_id,
@@ -92,6 +95,7 @@ pub(super) fn insert(connection: &Connection, new: &NewToken<'_>) -> Result<(), 
             new.secret_tag.as_slice(),
             super::now_ms(),
             new.expires_at_ms,
+            DEFAULT_WORKSPACE,
         ])?;
     Ok(())
 }
@@ -115,6 +119,18 @@ pub(super) fn touch(
     connection
         .prepare_cached("UPDATE tokens SET last_used_at_ms = ?2 WHERE id = ?1")?
         .execute(params![id.0, used_at_ms])?;
+    Ok(())
+}
+
+/// Replaces the hash of a token's secret by another of the same secret.
+pub(super) fn rehash(
+    connection: &Connection,
+    id: TokenId,
+    secret_phc: &str,
+) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("UPDATE tokens SET secret_phc = ?2 WHERE id = ?1")?
+        .execute(params![id.0, secret_phc])?;
     Ok(())
 }
 

@@ -1,0 +1,68 @@
+//! Who asks: from the header of a request to a grant.
+
+use crate::auth::{self, Authenticator, Grant, PresentedToken};
+use crate::http::Request;
+use crate::store::{Reader, TokenRecord, now_ms};
+use crate::telemetry::Value;
+
+use super::Api;
+use super::refusal::Refusal;
+
+/// `last_used_at` is written when it is older than this, so that a busy token costs a row a minute.
+const USED_RESOLUTION_MS: i64 = 60_000;
+
+/// A token is looked up, verified at its first use, and looked up again.
+const LOOKUPS_MAX: u32 = 2;
+
+impl Api {
+    /// The grant of the request's token, and the snapshot in which the token was found alive, for the
+    /// look-ups that follow.
+    pub(super) fn admit(&self, request: &Request<'_>) -> Result<(Grant, Reader), Refusal> {
+        let header = request.authorization.map(crate::http::Authorization::expose);
+        let presented = Authenticator::present(header)?;
+        for _ in 0..LOOKUPS_MAX {
+            let reader = self.reader()?;
+            let record = self.token(&reader, &presented)?;
+            if let Some(grant) = self.authenticator.recall(&presented, &record, now_ms())? {
+                self.note_use(&record);
+                return Ok((grant, reader));
+            }
+            // Argon2 takes long: nobody may wait for a connection meanwhile, and the token may be
+            // revoked meanwhile, so it is looked up again.
+            drop(reader);
+            self.authenticator.verify(&presented, &record, now_ms())?;
+            self.upgrade_hash(&presented, &record);
+        }
+        Err(Refusal::Busy)
+    }
+
+    /// A snapshot, or the refusal that says why there is none.
+    pub(super) fn reader(&self) -> Result<Reader, Refusal> {
+        self.store.reader().map_err(|error| self.store_failed(&error))
+    }
+
+    fn token(&self, reader: &Reader, presented: &PresentedToken) -> Result<TokenRecord, Refusal> {
+        let record = reader.token(presented.public_id().as_str());
+        let record = record.map_err(|error| self.store_failed(&error))?;
+        record.ok_or_else(|| auth::Refusal::Unknown.into())
+    }
+
+    fn note_use(&self, record: &TokenRecord) {
+        let is_noted = |used_at_ms: i64| now_ms() - used_at_ms < USED_RESOLUTION_MS;
+        if !record.last_used_at_ms.is_some_and(is_noted) {
+            self.store.touch_token(record.id, USED_RESOLUTION_MS);
+        }
+    }
+
+    /// Replaces a hash that was made at another cost, now that the secret is at hand.
+    fn upgrade_hash(&self, presented: &PresentedToken, record: &TokenRecord) {
+        match self.authenticator.upgrade(presented, record) {
+            Ok(None) => {}
+            Ok(Some(hashed)) => self.store.rehash_token(record.id, hashed.phc),
+            Err(error) => self.log.warn(
+                "cannot renew the hash of a token; the old one stays",
+                &[("token", Value::Text(&record.public_id)), ("error", Value::Shown(&error))],
+            ),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! An exchange that remembers what it did, for the log line.
+
+use std::time::Instant;
+
+use crate::auth::Grant;
+use crate::http::{Cut, Exchange, ResponseHead, Status};
+
+use super::TEXT;
+
+/// One request: the way to its body and its response, and what is known of it so far.
+pub(super) struct Record<'e, 'x> {
+    exchange: &'e mut (dyn Exchange + 'x),
+    pub started: Instant,
+    pub status: Option<u16>,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub grant: Option<Grant>,
+    /// Why the answer is what it is, where that is not plain.
+    pub reason: Option<&'static str>,
+}
+
+impl<'e, 'x> Record<'e, 'x> {
+    pub fn new(exchange: &'e mut (dyn Exchange + 'x)) -> Self {
+        Self {
+            exchange,
+            started: Instant::now(),
+            status: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            grant: None,
+            reason: None,
+        }
+    }
+
+    /// Notes who asks. From now on the body of a refused request is read to its end.
+    pub fn admit(&mut self, grant: Grant) {
+        self.exchange.trust_client();
+        self.grant = Some(grant);
+    }
+
+    pub fn body_remaining(&self) -> u64 {
+        self.exchange.body_remaining()
+    }
+
+    pub fn read_body(&mut self, buffer: &mut [u8]) -> Result<usize, Cut> {
+        let count = self.exchange.read_body(buffer)?;
+        self.bytes_in += count as u64;
+        Ok(count)
+    }
+
+    pub fn discard_body(&mut self, limit_bytes: u64) -> Result<(), Cut> {
+        let before = self.exchange.body_remaining();
+        let outcome = self.exchange.discard_body(limit_bytes);
+        self.bytes_in += before - self.exchange.body_remaining();
+        outcome
+    }
+
+    pub fn begin(&mut self, head: &ResponseHead<'_>) -> Result<(), Cut> {
+        self.status = Some(head.status.0);
+        self.exchange.begin(head)
+    }
+
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Cut> {
+        self.exchange.write(bytes)?;
+        self.bytes_out += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// A whole response with a short text.
+    pub fn send_text(
+        &mut self,
+        status: Status,
+        headers: &[(&'static str, &str)],
+        text: &str,
+    ) -> Result<(), Cut> {
+        let content_length = text.len() as u64;
+        self.begin(&ResponseHead { status, content_type: TEXT, content_length, headers })?;
+        self.write(text.as_bytes())
+    }
+}

@@ -1,0 +1,162 @@
+//! The one table from what went wrong to a status, a sentence for the client and a key for the log.
+
+use crate::auth;
+use crate::http::{Method, Status};
+use crate::store::StoreError;
+use crate::units::format_size;
+
+/// Why a request does not get what it asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// No token, or none that counts.
+    Credential(auth::Refusal),
+    /// The token may read only; its name or id.
+    ReadOnly(String),
+    /// Nothing is stored under this hash where the token may look.
+    Miss,
+    /// Something is stored under this hash already.
+    Exists,
+    /// The hash is none.
+    Hash,
+    /// The artifact is larger than this server takes.
+    TooLarge {
+        /// What was announced.
+        size_bytes: u64,
+        /// What is allowed.
+        max_bytes: u64,
+    },
+    /// The disk has no room for it.
+    DiskFull,
+    /// The database, or the check of a token, was busy for too long.
+    Busy,
+    /// What is stored is damaged; it was put aside.
+    Damaged,
+    /// A mistake of ours, or of the disk.
+    Internal,
+    /// A PUT that does not say how long it is.
+    LengthRequired,
+    /// The path does not know this method; those that it knows.
+    Method(&'static str),
+    /// There is no such path.
+    NoSuchPath,
+}
+
+impl Refusal {
+    /// The status, which for the server's own trouble depends on what Nx survives.
+    pub fn status(&self, method: Method) -> Status {
+        // What a GET survives is a miss, what a PUT survives is "not stored".
+        let harmless = if method == Method::Put { 403 } else { 404 };
+        Status(match self {
+            Self::Credential(_) => 401,
+            Self::ReadOnly(_) | Self::TooLarge { .. } => 403,
+            Self::Exists => 409,
+            Self::Miss | Self::NoSuchPath => 404,
+            Self::Hash | Self::DiskFull | Self::Busy | Self::Damaged | Self::Internal => harmless,
+            Self::LengthRequired => 411,
+            Self::Method(_) => 405,
+        })
+    }
+
+    /// What the client reads: what is wrong and what to do, in one sentence.
+    pub fn message(&self) -> String {
+        match self {
+            Self::Credential(refusal) => refusal.message().to_owned(),
+            Self::ReadOnly(token) => format!(
+                "token '{token}' is read-only: create one with `cachesrv token create --write`"
+            ),
+            Self::Miss => "nothing is stored under this hash".to_owned(),
+            Self::Exists => "an artifact is stored under this hash already; it never changes".to_owned(),
+            Self::Hash => "a hash is 1 to 128 characters of A-Z, a-z, 0-9, '_' and '-'".to_owned(),
+            Self::TooLarge { size_bytes, max_bytes } => format!(
+                "the artifact has {}, this cache takes {}: raise limits.artifact_max_size",
+                format_size(*size_bytes),
+                format_size(*max_bytes),
+            ),
+            Self::DiskFull => "the disk of this cache is full: free some space on it".to_owned(),
+            Self::Busy => "this cache is too busy at the moment; the artifact was not moved".to_owned(),
+            Self::Damaged => "what was stored under this hash is damaged and was put aside".to_owned(),
+            Self::Internal => "internal error of the cache; its log says more".to_owned(),
+            Self::LengthRequired => "a PUT must announce its length in Content-Length".to_owned(),
+            Self::Method(allowed) => format!("this path knows {allowed}"),
+            Self::NoSuchPath => "there is nothing here: artifacts are at /v1/cache/{hash}".to_owned(),
+        }
+    }
+
+    /// The key that the log line carries.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Credential(refusal) => refusal.reason(),
+            Self::ReadOnly(_) => "read_only",
+            Self::Miss => "miss",
+            Self::Exists => "exists",
+            Self::Hash => "bad_hash",
+            Self::TooLarge { .. } => "too_large",
+            Self::DiskFull => "disk_full",
+            Self::Busy => "busy",
+            Self::Damaged => "damaged",
+            Self::Internal => "internal",
+            Self::LengthRequired => "no_length",
+            Self::Method(_) => "bad_method",
+            Self::NoSuchPath => "no_such_path",
+        }
+    }
+
+    /// The header that this status must carry (RFC 9110, 11.6.1 and 15.5.6).
+    pub fn header(&self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::Credential(_) => Some(("WWW-Authenticate", "Bearer")),
+            Self::Method(allowed) => Some(("Allow", allowed)),
+            _ => None,
+        }
+    }
+
+    /// Whether the operator should hear of it even where requests are not logged.
+    pub fn is_trouble(&self) -> bool {
+        matches!(self, Self::TooLarge { .. } | Self::DiskFull | Self::Busy)
+    }
+}
+
+impl From<auth::Refusal> for Refusal {
+    fn from(refusal: auth::Refusal) -> Self {
+        match refusal {
+            auth::Refusal::Busy => Self::Busy,
+            refusal if refusal.is_internal() => Self::Internal,
+            refusal => Self::Credential(refusal),
+        }
+    }
+}
+
+impl From<&StoreError> for Refusal {
+    fn from(error: &StoreError) -> Self {
+        match error {
+            StoreError::Busy | StoreError::Closed => Self::Busy,
+            StoreError::DiskFull => Self::DiskFull,
+            StoreError::Damaged { .. } => Self::Damaged,
+            StoreError::Sqlite { .. } => Self::Internal,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN_TROUBLE: [Refusal; 4] =
+        [Refusal::DiskFull, Refusal::Busy, Refusal::Damaged, Refusal::Internal];
+
+    #[test]
+    fn the_servers_own_trouble_is_a_miss_for_get_and_not_stored_for_put() {
+        for refusal in OWN_TROUBLE {
+            assert_eq!(refusal.status(Method::Get), Status(404), "{refusal:?}");
+            assert_eq!(refusal.status(Method::Head), Status(404), "{refusal:?}");
+            assert_eq!(refusal.status(Method::Put), Status(403), "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn a_busy_check_of_a_token_does_not_read_like_a_bad_token() {
+        assert_eq!(Refusal::from(auth::Refusal::Busy), Refusal::Busy);
+        let bad = Refusal::from(auth::Refusal::Revoked);
+        assert_eq!(bad.status(Method::Get), Status(401));
+    }
+}

@@ -1,0 +1,142 @@
+//! PUT of an artifact: from the client to database pages.
+//!
+//! Whatever the answer, the body is read to its end where that is bounded: a client that is refused
+//! while it still sends tries again, up to six times (protocol.md, fact 7).
+
+use crate::auth::{self, write_target};
+use crate::http::{Cut, Request, ResponseHead, Status};
+use crate::store::{NewArtifact, Reader, Stored, StoreError, Upload};
+use crate::telemetry::Value;
+
+use super::record::Record;
+use super::refusal::Refusal;
+use super::route::Hash;
+use super::{Api, CACHE_HEADERS, STRANGERS_BODY_BYTES_MAX, TEXT, refuse};
+
+/// Why an upload did not end with an artifact that is stored.
+enum NotStored {
+    /// The client is told.
+    Refused(Refusal),
+    /// There is nobody left to tell.
+    Cut(Cut),
+}
+
+impl Api {
+    pub(super) fn upload(
+        &self,
+        request: &Request<'_>,
+        hash: &str,
+        record: &mut Record<'_, '_>,
+    ) -> Result<(), Cut> {
+        match self.receive(request, hash, record) {
+            Ok(()) => record.begin(&ResponseHead {
+                status: Status(self.settings.put_status),
+                content_type: TEXT,
+                content_length: 0,
+                headers: &CACHE_HEADERS,
+            }),
+            Err(NotStored::Cut(cut)) => Err(cut),
+            Err(NotStored::Refused(refusal)) => self.refuse_upload(request, &refusal, record),
+        }
+    }
+
+    fn receive(
+        &self,
+        request: &Request<'_>,
+        hash: &str,
+        record: &mut Record<'_, '_>,
+    ) -> Result<(), NotStored> {
+        let mut upload = self.accept(request, hash, record)?;
+        while record.body_remaining() > 0 {
+            let count = record.read_body(upload.space().map_err(|e| self.store_failed(&e))?)?;
+            upload.advance(count).map_err(|error| self.store_failed(&error))?;
+        }
+        match upload.finish().map_err(|error| self.store_failed(&error))? {
+            Stored::New => Ok(()),
+            Stored::Exists => Err(Refusal::Exists.into()),
+            Stored::TokenNotLive => Err(Refusal::Credential(auth::Refusal::Revoked).into()),
+        }
+    }
+
+    /// Everything that can be known before the first byte of the body is read.
+    fn accept(
+        &self,
+        request: &Request<'_>,
+        hash: &str,
+        record: &mut Record<'_, '_>,
+    ) -> Result<Upload<'_>, Refusal> {
+        let size_bytes = request.content_length.ok_or(Refusal::LengthRequired)?;
+        let (grant, reader) = self.admit(request)?;
+        let target = write_target(&grant);
+        let writer = grant.name().unwrap_or(grant.public_id().as_str()).to_owned();
+        record.admit(grant);
+        let target = target.ok_or(Refusal::ReadOnly(writer))?;
+        let hash = Hash::parse(hash).ok_or(Refusal::Hash)?;
+        let max_bytes = self.settings.artifact_max_size_bytes;
+        if size_bytes > max_bytes {
+            return Err(Refusal::TooLarge { size_bytes, max_bytes });
+        }
+        self.refuse_existing(&reader, target, hash)?;
+        drop(reader);
+        let new = NewArtifact {
+            scope: target.scope(),
+            hash: hash.as_str().to_owned(),
+            size_bytes,
+            writer: target.writer(),
+            writer_address: self.client(request).to_string(),
+        };
+        self.store.upload(new).map_err(|error| self.store_failed(&error))
+    }
+
+    fn refuse_existing(
+        &self,
+        reader: &Reader,
+        target: auth::WriteTarget,
+        hash: Hash<'_>,
+    ) -> Result<(), Refusal> {
+        match reader.artifact(&[target.scope()], hash.as_str()) {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => Err(Refusal::Exists),
+            Err(error) => Err(self.store_failed(&error)),
+        }
+    }
+
+    fn refuse_upload(
+        &self,
+        request: &Request<'_>,
+        refusal: &Refusal,
+        record: &mut Record<'_, '_>,
+    ) -> Result<(), Cut> {
+        if refusal.is_trouble() {
+            self.log.warn(
+                "an artifact was not stored",
+                &[("path", Value::Text(request.path)), ("reason", Value::Text(&refusal.message()))],
+            );
+        }
+        let is_known = record.grant.is_some();
+        let max_bytes = self.settings.artifact_max_size_bytes;
+        record.discard_body(if is_known { max_bytes } else { STRANGERS_BODY_BYTES_MAX })?;
+        refuse(request.method, refusal, record)
+    }
+
+    /// Logs what the store reports where an operator should know, and says what the client gets.
+    pub(super) fn store_failed(&self, error: &StoreError) -> Refusal {
+        let refusal = Refusal::from(error);
+        if refusal == Refusal::Internal {
+            self.log.error("the database failed", &[("error", Value::Shown(error))]);
+        }
+        refusal
+    }
+}
+
+impl From<Refusal> for NotStored {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Cut> for NotStored {
+    fn from(cut: Cut) -> Self {
+        Self::Cut(cut)
+    }
+}

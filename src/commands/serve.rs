@@ -1,0 +1,130 @@
+//! `cachesrv serve`: puts the parts together, runs until a signal, and takes them apart in order.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::Hint;
+use super::database::opened;
+use crate::api::{Api, Settings};
+use crate::auth::Authenticator;
+use crate::config::{Config, Resolution};
+use crate::server::{BindError, Limits, Server, bind};
+use crate::store::{Options, SCHEMA_VERSION, Store};
+use crate::telemetry::{Log, Value};
+
+/// The exit code when a second signal cuts the shutdown short: that of a process killed by SIGINT.
+const IMPATIENT_EXIT_CODE: i32 = 130;
+
+/// Runs the server.
+pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
+    let config = &resolution.config;
+    let log = Log::to_stderr(config.log.format, config.log.requests).context("cannot start the log")?;
+    let _flush = log.flush_on_drop();
+    for warning in resolution.warnings() {
+        log.warn("configuration", &[("warning", Value::Text(&warning))]);
+    }
+    // Before anything is opened, so that no signal is missed.
+    let mut signals = signals().context("cannot listen for signals")?;
+    let store = opened(Store::open(&store_options(config)))?;
+    let listener = listen(config)?;
+    announce_store(config, &store, &log);
+    let authenticator = Authenticator::new().context("cannot prepare the check of tokens")?;
+    let api = Arc::new(Api::new(store, authenticator, Arc::clone(&log), api_settings(config)));
+    let server = Server::start(listener, Arc::clone(&api) as _, server_limits(config))
+        .context("cannot start the server")?;
+    log.info("listening", &[("address", Value::Shown(&server.local_addr()))]);
+    signals.forever().next();
+    log.info("shutting down", &[]);
+    let drained = server.shutdown();
+    if drained.cut > 0 {
+        log.warn("requests were cut", &[("requests", Value::Number(drained.cut as u64))]);
+    }
+    // The last owner closes the store, which folds the log into the one file.
+    drop(api);
+    log.info("stopped", &[]);
+    Ok(())
+}
+
+/// The first SIGTERM or SIGINT comes out of the iterator, the second ends the process at once.
+fn signals() -> std::io::Result<Signals> {
+    let impatient = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::flag::register_conditional_shutdown(
+            signal,
+            IMPATIENT_EXIT_CODE,
+            Arc::clone(&impatient),
+        )?;
+        signal_hook::flag::register(signal, Arc::clone(&impatient))?;
+    }
+    Signals::new([SIGTERM, SIGINT])
+}
+
+fn listen(config: &Config) -> anyhow::Result<TcpListener> {
+    let bound = bind(config.listen);
+    if let Err(BindError::InUse { .. }) = bound {
+        return bound.hint("cachesrv serve --listen 127.0.0.1:0");
+    }
+    Ok(bound?)
+}
+
+/// What an operator wants to see first: what runs, on which file, and what to do next.
+fn announce_store(config: &Config, store: &Store, log: &Log) {
+    log.info(
+        concat!("cachesrv ", env!("CARGO_PKG_VERSION")),
+        &[
+            ("database", Value::Shown(&config.db.display())),
+            ("schema", Value::Number(u64::from(SCHEMA_VERSION))),
+            ("artifact_max_size_bytes", Value::Number(config.limits.artifact_max_size_bytes)),
+            ("connections_max", Value::Number(u64::from(config.limits.connections_max))),
+        ],
+    );
+    if store.interrupted_uploads() > 0 {
+        let uploads = store.interrupted_uploads() as u64;
+        log.info("swept away interrupted uploads", &[("uploads", Value::Number(uploads))]);
+    }
+    match store.has_live_tokens() {
+        Ok(true) => {}
+        Ok(false) => {
+            let create = super::database::with_db("cachesrv token create --write", &config.db);
+            log.warn("no token yet, so nobody can use this cache", &[("try", Value::Text(&create))]);
+        }
+        Err(error) => log.error("cannot count the tokens", &[("error", Value::Shown(&error))]),
+    }
+}
+
+fn store_options(config: &Config) -> Options {
+    Options {
+        path: config.db.clone(),
+        synchronous: config.durability.synchronous,
+        mmap: config.durability.mmap,
+        upload_memory_bytes: config.limits.upload_memory_bytes,
+        wait: config.limits.database_wait,
+    }
+}
+
+fn server_limits(config: &Config) -> Limits {
+    let limits = &config.limits;
+    Limits {
+        connections_max: limits.connections_max as usize,
+        head_timeout: limits.head_timeout,
+        idle_timeout: limits.idle_timeout,
+        body_timeout: limits.body_timeout,
+        body_rate_min_bytes: limits.body_min_rate_bytes,
+        write_timeout: limits.write_timeout,
+        shutdown_grace: limits.shutdown_grace,
+        ..Limits::default()
+    }
+}
+
+fn api_settings(config: &Config) -> Settings {
+    Settings {
+        artifact_max_size_bytes: config.limits.artifact_max_size_bytes,
+        put_status: config.nx.put_status.code(),
+        behind_proxy: config.behind_proxy,
+    }
+}
