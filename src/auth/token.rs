@@ -344,6 +344,26 @@ mod tests {
     }
 
     #[test]
+    fn characters_outside_base62_are_malformed_even_with_the_right_check_digits() {
+        let token = new_text();
+        for place in (5..17).chain(18..61) {
+            for byte in [
+                b'-', b'_', b' ', b'+', b'/', b'%', b'\'', b'\0', b'\n', 0x7f, 0xc3, 0xff,
+            ] {
+                let mut checked = token.as_bytes()[..61].to_vec();
+                checked[place] = byte;
+                let check = check_digits(&checked);
+                let changed = [checked.as_slice(), &check].concat();
+                assert_eq!(
+                    PresentedToken::parse(&changed),
+                    Err(Refusal::Malformed),
+                    "{place} {byte}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn the_length_of_the_header_is_bounded() {
         let token = new_text();
         let spaces_max_len = AUTHORIZATION_MAX_LEN - SCHEME.len() - TOKEN_LEN;
