@@ -190,7 +190,7 @@ fn decode(phc: &str) -> Result<PasswordHash, HashError> {
     let stored = PasswordHash::new(phc).map_err(|_| HashError::Undecodable)?;
     let is_ours = stored.algorithm == ARGON2ID_IDENT
         && stored.version == Some(Version::V0x13.into())
-        && stored.salt.is_some()
+        // No hash without a salt: it stands behind it.
         && stored.hash.is_some_and(|hash| hash.len() == HASH_LEN)
         && cost_of(&stored)?.is_within(COST_MAX);
     if is_ours {

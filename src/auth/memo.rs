@@ -276,9 +276,10 @@ mod tests {
                 .iter()
                 .all(|outcome| matches!(outcome, Ok(Err(HashError::Busy))))
         );
+        assert_eq!(memo.recall(&key(0)), None);
         assert_eq!(
-            memo.settle(key(0), || Ok(Verdict::Right)),
-            Ok(Verdict::Right)
+            memo.settle(key(0), || Ok(Verdict::Wrong)),
+            Ok(Verdict::Wrong)
         );
     }
 
@@ -292,9 +293,10 @@ mod tests {
         let abandoned =
             |outcome: &&thread::Result<_>| matches!(outcome, Ok(Err(HashError::Abandoned)));
         assert_eq!(outcomes.iter().filter(abandoned).count(), 199);
+        assert_eq!(memo.recall(&key(0)), None);
         assert_eq!(
-            memo.settle(key(0), || Ok(Verdict::Right)),
-            Ok(Verdict::Right)
+            memo.settle(key(0), || Ok(Verdict::Wrong)),
+            Ok(Verdict::Wrong)
         );
     }
 
