@@ -1,0 +1,162 @@
+//! Why a request gets no grant: a short key for the operator's log, one sentence for the Nx user.
+//!
+//! Who is told what:
+//!
+//! * What follows from the header alone (`Missing`, `Malformed`, `BadCheck`) is told to anybody.
+//! * An unknown id and a wrong secret read the same, so that nobody learns by guessing which ids exist.
+//!   The log tells them apart.
+//! * `Revoked` and `Expired` are told only to one whose secret has the right pre-tag, which a guess has
+//!   once in 2^32. The holder of a dead token learns why his build has no cache; a guesser reads what
+//!   he reads for every other guess.
+//! * `Busy` and `Failed` are this server's trouble, not the client's: see [`Refusal::is_internal`].
+//!
+//! No sentence names a token: an id is not a secret, but what an Nx user reads ends in build logs.
+
+use super::hash::HashError;
+
+/// Why a request gets no grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no token in the request.
+    Missing,
+    /// What stands in `Authorization` has not the form of a token.
+    Malformed,
+    /// It has the form, but its check digits are wrong: a character was lost or mistyped.
+    BadCheck,
+    /// No token has this id.
+    Unknown,
+    /// The id exists, the secret is another one.
+    WrongSecret,
+    /// The token was revoked.
+    Revoked,
+    /// The token's time is over.
+    Expired,
+    /// The secret could not be verified in time: too many first verifications at once.
+    Busy,
+    /// The secret could not be verified at all.
+    Failed(HashError),
+}
+
+impl Refusal {
+    /// A short, stable key for logs and metrics.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Missing => "token_missing",
+            Self::Malformed => "token_malformed",
+            Self::BadCheck => "token_bad_check",
+            Self::Unknown => "token_unknown",
+            Self::WrongSecret => "token_wrong_secret",
+            Self::Revoked => "token_revoked",
+            Self::Expired => "token_expired",
+            Self::Busy => "token_verification_busy",
+            Self::Failed(_) => "token_verification_failed",
+        }
+    }
+
+    /// What the Nx user reads: what is wrong and what to do, in one sentence.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::Missing => {
+                "this cache needs a token: set NX_SELF_HOSTED_REMOTE_CACHE_ACCESS_TOKEN to one made by \
+                 `cachesrv token create`"
+            }
+            Self::Malformed => {
+                "this is not a token of this cache: set NX_SELF_HOSTED_REMOTE_CACHE_ACCESS_TOKEN to the \
+                 whole line that `cachesrv token create` printed, which begins with csrv_"
+            }
+            Self::BadCheck => {
+                "this token was mistyped or cut short, its check digits are wrong: copy the whole line \
+                 that `cachesrv token create` printed into NX_SELF_HOSTED_REMOTE_CACHE_ACCESS_TOKEN"
+            }
+            Self::Unknown | Self::WrongSecret => {
+                "this cache does not know this token: check that it was made for this server, or set \
+                 NX_SELF_HOSTED_REMOTE_CACHE_ACCESS_TOKEN to a new one made by `cachesrv token create`"
+            }
+            Self::Revoked => {
+                "this token was revoked: set NX_SELF_HOSTED_REMOTE_CACHE_ACCESS_TOKEN to a new one made \
+                 by `cachesrv token create`"
+            }
+            Self::Expired => {
+                "this token has expired: set NX_SELF_HOSTED_REMOTE_CACHE_ACCESS_TOKEN to a new one made \
+                 by `cachesrv token create`"
+            }
+            Self::Busy => "this cache is too busy to check a token: try again in a minute",
+            Self::Failed(_) => {
+                "this cache could not check the token: its operator finds the cause in the server's log"
+            }
+        }
+    }
+
+    /// Whether the server is at fault, and the token may be good: such a request is answered like any
+    /// other internal error, never like a bad credential.
+    pub fn is_internal(self) -> bool {
+        matches!(self, Self::Busy | Self::Failed(_))
+    }
+}
+
+impl From<HashError> for Refusal {
+    fn from(error: HashError) -> Self {
+        match error {
+            HashError::Busy => Self::Busy,
+            other => Self::Failed(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    const ALL: [Refusal; 9] = [
+        Refusal::Missing,
+        Refusal::Malformed,
+        Refusal::BadCheck,
+        Refusal::Unknown,
+        Refusal::WrongSecret,
+        Refusal::Revoked,
+        Refusal::Expired,
+        Refusal::Busy,
+        Refusal::Failed(HashError::Abandoned),
+    ];
+
+    #[test]
+    fn a_guesser_reads_the_same_for_an_unknown_id_and_a_wrong_secret() {
+        assert_eq!(Refusal::Unknown.message(), Refusal::WrongSecret.message());
+    }
+
+    #[test]
+    fn the_operator_can_tell_all_refusals_apart() {
+        let reasons: HashSet<_> = ALL.iter().map(|refusal| refusal.reason()).collect();
+        assert_eq!(reasons.len(), ALL.len());
+    }
+
+    #[test]
+    fn every_refusal_of_a_credential_names_the_variable_to_set_and_the_command_to_run() {
+        for refusal in ALL.into_iter().filter(|refusal| !refusal.is_internal()) {
+            let message = refusal.message();
+            assert!(
+                message.contains("NX_SELF_HOSTED_REMOTE_CACHE_ACCESS_TOKEN"),
+                "{refusal:?}"
+            );
+            assert!(message.contains("`cachesrv token create`"), "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn every_message_is_one_line_without_stray_spaces() {
+        for refusal in ALL {
+            assert!(!refusal.message().contains(['\n', '\r']), "{refusal:?}");
+            assert!(!refusal.message().contains("  "), "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn a_busy_server_does_not_blame_the_token() {
+        assert_eq!(Refusal::from(HashError::Busy), Refusal::Busy);
+        assert!(Refusal::Busy.is_internal());
+        assert!(Refusal::from(HashError::Undecodable).is_internal());
+        assert!(!Refusal::WrongSecret.is_internal());
+    }
+}
