@@ -1,1 +1,265 @@
-//! cli
+//! The command line: what can be typed, and what `--help` says about it. Types only, no behaviour.
+//!
+//! [`Options`] stands beside the commands as well as before them, so that `cachesrv --db x serve` and
+//! `cachesrv serve --db x` both work. clap's own global options would silently lose a `--set` typed in
+//! the first place when there is another in the second.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{config, units};
+
+/// A self-hosted remote cache for Nx: one binary, one SQLite file
+#[derive(Debug, Parser)]
+#[command(
+    name = "cachesrv",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "\
+Start here:
+  cachesrv serve                  run the server on 127.0.0.1:8787
+  cachesrv token create --write   make a token that may fill the cache
+
+Then give Nx both, and build:
+  export NX_SELF_HOSTED_REMOTE_CACHE_SERVER=http://127.0.0.1:8787
+  export NX_SELF_HOSTED_REMOTE_CACHE_ACCESS_TOKEN=<the token>",
+    after_long_help = "\
+Start here:
+  cachesrv serve                  run the server on 127.0.0.1:8787
+  cachesrv token create --write   make a token that may fill the cache
+
+Then give Nx both, and build:
+  export NX_SELF_HOSTED_REMOTE_CACHE_SERVER=http://127.0.0.1:8787
+  export NX_SELF_HOSTED_REMOTE_CACHE_ACCESS_TOKEN=<the token>
+
+Exit codes:
+  0  done
+  1  failed
+  2  the command line, a variable or the configuration file is wrong"
+)]
+pub struct Cli {
+    /// Configuration, typed before the command.
+    #[command(flatten)]
+    pub options: Options,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Configuration that every command takes.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Configuration")]
+pub struct Options {
+    /// Read settings from this TOML file
+    ///
+    /// No file is read unless it is named, here or by the variable CACHESRV_CONFIG.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Use this database file [default: cachesrv.db]
+    ///
+    /// One SQLite file holds all artifacts and tokens. `serve` and `token create` make it when it does not
+    /// exist. Short for `--set db=FILE`.
+    #[arg(long, value_name = "FILE")]
+    pub db: Option<String>,
+
+    /// Change any setting, as often as needed: --set limits.idle_timeout=100s
+    ///
+    /// Wins over the variable and the file. `cachesrv config show --help` lists all settings.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server
+    #[command(
+        long_about = "Run the server.\n\nIt creates and migrates the database, and listens until it gets SIGTERM or \
+                      SIGINT (Ctrl-C). Requests in flight are finished first; a second signal ends it at once.",
+        after_long_help = "\
+Examples:
+  cachesrv serve
+  cachesrv serve --listen 0.0.0.0:8787 --db /var/lib/cachesrv/cachesrv.db
+  cachesrv serve --config cachesrv.toml --set log.format=json
+  CACHESRV_LISTEN=0.0.0.0:8787 cachesrv serve
+
+All settings: cachesrv config show --help"
+    )]
+    Serve(ServeArgs),
+
+    /// Make, list and revoke the tokens that Nx sends
+    #[command(
+        subcommand_required = true,
+        arg_required_else_help = true,
+        disable_help_subcommand = true
+    )]
+    Token(TokenArgs),
+
+    /// Look at the configuration
+    #[command(
+        subcommand_required = true,
+        arg_required_else_help = true,
+        disable_help_subcommand = true
+    )]
+    Config(ConfigArgs),
+}
+
+/// `cachesrv serve`
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Listen on this address and port [default: 127.0.0.1:8787]
+    ///
+    /// Port 0 takes any free port and says which. Short for `--set listen=ADDR`.
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+
+    /// Configuration, typed after the command.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// `cachesrv token`
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    /// What to do with tokens.
+    #[command(subcommand)]
+    pub command: TokenCommand,
+}
+
+/// The commands under `cachesrv token`.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and print its secret, once
+    #[command(
+        long_about = "Make a token and print its secret on stdout, once: only a hash of it is kept.\n\nA running \
+                      server knows the token at once.",
+        after_long_help = "\
+Examples:
+  cachesrv token create --write --name ci-main     for CI on the main branch
+  cachesrv token create --name laptops             for developers; may only read
+  cachesrv token create --name trial --expires 30d
+  TOKEN=$(cachesrv token create --write)           the secret alone is on stdout"
+    )]
+    Create(TokenCreateArgs),
+
+    /// List the tokens: names, rights and dates, never secrets
+    #[command(after_long_help = "\
+Examples:
+  cachesrv token list
+  cachesrv token list --json")]
+    List(TokenListArgs),
+
+    /// Revoke a token; the next request with it is refused
+    #[command(
+        long_about = "Revoke a token. The next request with it is refused, also by a server that is running; an upload \
+                      in flight is not stored.",
+        after_long_help = "\
+Examples:
+  cachesrv token revoke ci-main
+  cachesrv token revoke AbCdEfGhIjKl"
+    )]
+    Revoke(TokenRevokeArgs),
+}
+
+/// `cachesrv token create`
+#[derive(Debug, Args)]
+pub struct TokenCreateArgs {
+    /// May fetch artifacts, not store them (the default)
+    #[arg(long, conflicts_with = "write")]
+    pub read: bool,
+
+    /// May fetch and store artifacts; keep it on protected branches
+    ///
+    /// Whoever has such a token decides what every other build restores.
+    #[arg(long)]
+    pub write: bool,
+
+    /// Name the token, for lists, logs and `token revoke`
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Refuse the token after this time: 90d, 12h [default: never]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    pub expires: Option<Duration>,
+
+    /// Configuration, typed after the command.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// `cachesrv token list`
+#[derive(Debug, Args)]
+pub struct TokenListArgs {
+    /// Print a JSON array, for scripts
+    #[arg(long)]
+    pub json: bool,
+
+    /// Configuration, typed after the command.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// `cachesrv token revoke`
+#[derive(Debug, Args)]
+pub struct TokenRevokeArgs {
+    /// The name or the id of the token, as `token list` shows them
+    #[arg(value_name = "NAME|ID")]
+    pub token: String,
+
+    /// Configuration, typed after the command.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// `cachesrv config`
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// What to do with the configuration.
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+/// The commands under `cachesrv config`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print the configuration that the server would run with
+    #[command(
+        long_about = "Print the configuration that the server would run with, as a TOML file.\n\nA flag wins over a \
+                      variable, a variable over the file, the file over the default. A mistake in any of them is an \
+                      error.",
+        after_help = "All settings: cachesrv config show --help",
+        after_long_help = format!("\
+Examples:
+  cachesrv config show --sources
+  cachesrv config show > cachesrv.toml
+  cachesrv config show --json --config cachesrv.toml
+
+Settings and their defaults:
+{}
+Each is also a variable: limits.idle_timeout is CACHESRV_LIMITS_IDLE_TIMEOUT.
+Sizes: 20GiB, 512KiB, 10MB, 1024 (bytes). Times: 30d, 12h, 90s, 500ms.", config::help_table())
+    )]
+    Show(ConfigShowArgs),
+}
+
+/// `cachesrv config show`
+#[derive(Debug, Args)]
+pub struct ConfigShowArgs {
+    /// Say of each value where it came from: default, file and line, variable or flag
+    #[arg(long, conflicts_with = "json")]
+    pub sources: bool,
+
+    /// Print a JSON object with each value and its source, for scripts
+    #[arg(long)]
+    pub json: bool,
+
+    /// Configuration, typed after the command.
+    #[command(flatten)]
+    pub options: Options,
+}

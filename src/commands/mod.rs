@@ -1,1 +1,103 @@
-//! commands
+//! What the commands do: they say things to a person and call the layers below.
+//!
+//! Data goes to stdout through [`print`], everything else to stderr. An error is returned, never printed:
+//! `main` prints it once, with the hint that a [`Failure`] carries.
+
+mod config;
+mod failure;
+
+use std::io::{self, ErrorKind, Write};
+
+use crate::cli::{Cli, Command, Options, TokenCommand};
+use crate::config::{ConfigError, Environment, Flag, Flags, Resolution};
+
+pub use failure::{Failure, Hint, Report};
+
+/// Runs what was typed.
+pub fn run(cli: &Cli) -> anyhow::Result<()> {
+    match &cli.command {
+        Command::Serve(args) => {
+            let flags =
+                flags(&cli.options, &args.options).own("--listen", "listen", args.listen.as_ref());
+            let _resolution = resolve(&flags)?;
+            // LEAD: serve::run(&resolution)
+            Err(Failure::new("'serve' is not built yet").into())
+        }
+        Command::Token(args) => {
+            let options = match &args.command {
+                TokenCommand::Create(args) => &args.options,
+                TokenCommand::List(args) => &args.options,
+                TokenCommand::Revoke(args) => &args.options,
+            };
+            let _resolution = resolve(&flags(&cli.options, options))?;
+            // LEAD: token::run(&resolution.config, &args.command)
+            Err(Failure::new("'token' is not built yet").into())
+        }
+        Command::Config(args) => config::run(&cli.options, &args.command),
+    }
+}
+
+/// Prints data on stdout, at once and as it is.
+///
+/// When the reader is gone (`cachesrv token list | head -1`) the error is [`ReaderGone`], about which
+/// `main` says nothing.
+pub fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(ReaderGone.into()),
+        Err(error) => Err(anyhow::Error::new(error).context("cannot write to stdout")),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Says something on stderr that is no error and no data; nobody has to hear it.
+pub fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{}", crate::telemetry::escaped(text));
+}
+
+/// Whoever read our output has stopped. Not a failure.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("stdout was closed")]
+pub struct ReaderGone;
+
+/// The configuration by flags, environment and file.
+fn resolve(flags: &Flags) -> anyhow::Result<Resolution> {
+    crate::config::resolve(flags, &Environment::of_process())
+        .map_err(|error| wrong_configuration(&error).into())
+}
+
+/// A wrong configuration is a wrong use: trying again cannot help.
+fn wrong_configuration(error: &ConfigError) -> Failure {
+    let failure = Failure::usage(error.to_string());
+    match error.hint() {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+/// What the options before and after the command say together.
+fn flags(before: &Options, after: &Options) -> Flags {
+    let mut flags = Flags {
+        file: after.config.clone().or_else(|| before.config.clone()),
+        ..Flags::default()
+    };
+    for options in [before, after] {
+        flags = flags.own("--db", "db", options.db.as_ref());
+        flags
+            .given
+            .extend(options.set.iter().cloned().map(Flag::Set));
+    }
+    flags
+}
+
+impl Flags {
+    /// Adds a flag that stands for one setting, if it was given.
+    fn own(mut self, flag: &'static str, key: &'static str, value: Option<&String>) -> Self {
+        let own = value.cloned().map(|value| Flag::Own { flag, key, value });
+        self.given.extend(own);
+        self
+    }
+}

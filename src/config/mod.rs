@@ -1,0 +1,424 @@
+//! The configuration: flags over `CACHESRV_*` variables over a TOML file over defaults.
+//!
+//! [`resolve`] looks at all four layers once and yields a typed [`Config`] that never changes again.
+//! Everything that can be said about one setting (its key, default, range, documentation and field)
+//! stands in one row of `settings::SETTINGS`; the layers, `config show`, the help and the README are
+//! made from that table. To add a setting, add a field below and a row there.
+//!
+//! This is the only place that reads environment variables, and no file is read unless it was named.
+//! A mistake in any layer is an error, also where a higher layer would have hidden it.
+
+mod environment;
+mod error;
+mod file;
+mod render;
+mod settings;
+mod suggest;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use environment::Environment;
+pub use error::ConfigError;
+pub use render::{example_toml, help_table, markdown_table};
+pub use settings::{SETTINGS, Setting};
+
+use crate::telemetry::Format;
+
+/// Every setting, resolved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The database file; a relative path starts at the working directory.
+    pub db: PathBuf,
+    /// Where the server listens.
+    pub listen: SocketAddr,
+    /// Whether the address of the client is taken from `X-Forwarded-For`.
+    pub behind_proxy: bool,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[log]`
+    pub log: LogSettings,
+    /// `[nx]`
+    pub nx: Nx,
+    /// `[durability]`
+    pub durability: Durability,
+}
+
+/// Bounds on clients, memory and time.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// The largest artifact, in bytes.
+    pub artifact_max_size_bytes: u64,
+    /// Connections open at once.
+    pub connections_max: u32,
+    /// For a whole request head, from its first byte.
+    pub head_timeout: Duration,
+    /// How long a connection may rest between requests.
+    pub idle_timeout: Duration,
+    /// How long a body may pause.
+    pub body_timeout: Duration,
+    /// The slowest average of a body, in bytes per second; 0 allows any.
+    pub body_min_rate_bytes: u64,
+    /// How long a response may make no progress.
+    pub write_timeout: Duration,
+    /// How long a stop waits for requests in flight.
+    pub shutdown_grace: Duration,
+    /// The buffers of all uploads together, in bytes.
+    pub upload_memory_bytes: u64,
+    /// How long a request waits for the database before it counts as busy.
+    pub database_wait: Duration,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LogSettings {
+    /// The form of a line.
+    pub format: Format,
+    /// Whether each request gets a line.
+    pub requests: bool,
+}
+
+/// What Nx is told.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Nx {
+    /// The answer to a stored upload.
+    pub put_status: PutStatus,
+}
+
+/// The status of a stored upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PutStatus {
+    /// What every published Nx accepts.
+    #[default]
+    Ok,
+    /// The letter of the older specification.
+    Accepted,
+}
+
+/// How writes reach the disk, and reads leave it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Durability {
+    /// When SQLite waits for the disk.
+    pub synchronous: Synchronous,
+    /// Whether the database is read through a memory mapping.
+    pub mmap: bool,
+}
+
+/// The values of SQLite's `synchronous` that are safe in WAL mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Synchronous {
+    /// The disk is waited for at checkpoints: a power cut may lose the last uploads, never the file.
+    #[default]
+    Normal,
+    /// The disk is waited for at every commit.
+    Full,
+}
+
+impl Config {
+    /// A configuration for [`resolve`] to fill; no field means anything yet.
+    fn blank() -> Self {
+        Self {
+            db: PathBuf::new(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            behind_proxy: false,
+            limits: Limits::default(),
+            log: LogSettings::default(),
+            nx: Nx::default(),
+            durability: Durability::default(),
+        }
+    }
+
+    /// The defaults alone: no file, no variables, no flags.
+    pub fn defaults() -> Result<Self, ConfigError> {
+        Ok(resolve(&Flags::default(), &Environment::default())?.config)
+    }
+}
+
+/// What the command line says about the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// The file named by `--config`.
+    pub file: Option<PathBuf>,
+    /// Each setting given by a flag, in the order of the command line.
+    pub given: Vec<Flag>,
+}
+
+/// One setting from the command line.
+#[derive(Debug, Clone)]
+pub enum Flag {
+    /// A flag of its own, like `--db FILE`.
+    Own {
+        /// The flag as it is typed, with its dashes.
+        flag: &'static str,
+        /// The key of the setting.
+        key: &'static str,
+        /// The value as it was typed.
+        value: String,
+    },
+    /// The text after `--set`.
+    Set(String),
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Nobody said anything.
+    Default,
+    /// A line of the configuration file.
+    File {
+        /// The file as it was named.
+        path: PathBuf,
+        /// The line, counted from one.
+        line: usize,
+    },
+    /// An environment variable, by its name.
+    Variable(String),
+    /// A flag, with its dashes.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::Variable(name) => f.write_str(name),
+            Self::Flag(flag) => f.write_str(flag),
+        }
+    }
+}
+
+/// A value for a setting, as one layer gives it.
+#[derive(Debug)]
+struct Given {
+    setting: &'static Setting,
+    text: String,
+    source: Source,
+}
+
+/// The configuration with the origin of each value.
+#[derive(Debug, Clone)]
+pub struct Resolution {
+    /// The values.
+    pub config: Config,
+    /// Each setting in the order of the table.
+    pub entries: Vec<Entry>,
+}
+
+/// One resolved setting.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its row in the table.
+    pub setting: &'static Setting,
+    /// Its value, in the one form in which it is printed.
+    pub text: String,
+    /// Where the value came from.
+    pub source: Source,
+}
+
+/// Resolves the four layers.
+pub fn resolve(flags: &Flags, environment: &Environment) -> Result<Resolution, ConfigError> {
+    let mut resolution = Resolution::of_defaults()?;
+    let from_variable = environment.config_file()?;
+    if let Some(path) = flags.file.as_ref().or(from_variable.as_ref()) {
+        resolution.take_all(file::read(path)?)?;
+    }
+    resolution.take_all(environment.settings()?)?;
+    resolution.take_all(flags.settings()?)?;
+    Ok(resolution)
+}
+
+impl Resolution {
+    fn of_defaults() -> Result<Self, ConfigError> {
+        let mut resolution = Self {
+            config: Config::blank(),
+            entries: Vec::new(),
+        };
+        for setting in SETTINGS {
+            let (text, source) = (setting.default.to_owned(), Source::Default);
+            resolution.take(Given {
+                setting,
+                text,
+                source,
+            })?;
+        }
+        Ok(resolution)
+    }
+
+    fn take_all(&mut self, layer: Vec<Given>) -> Result<(), ConfigError> {
+        layer.into_iter().try_for_each(|given| self.take(given))
+    }
+
+    /// Lets one value of a higher layer replace what was there.
+    fn take(&mut self, given: Given) -> Result<(), ConfigError> {
+        let Given {
+            setting,
+            text,
+            source,
+        } = given;
+        let text = setting
+            .set(&mut self.config, &text)
+            .map_err(|problem| ConfigError::value(&source, setting, &problem))?;
+        let entry = Entry {
+            setting,
+            text,
+            source,
+        };
+        match self
+            .entries
+            .iter_mut()
+            .find(|known| known.setting.key == setting.key)
+        {
+            Some(known) => *known = entry,
+            None => self.entries.push(entry),
+        }
+        Ok(())
+    }
+
+    /// Values that are allowed but that will hurt; a sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        let idle = self.config.limits.idle_timeout;
+        let mut warnings = Vec::new();
+        if idle < NX_IDLE_CLOSE + NX_IDLE_MARGIN {
+            warnings.push(format!(
+                "limits.idle_timeout is {}, but Nx keeps idle connections for {}: a server that closes \
+                 first fails builds now and then, so give it {} or more",
+                crate::units::print_duration(idle),
+                crate::units::print_duration(NX_IDLE_CLOSE),
+                crate::units::print_duration(NX_IDLE_CLOSE + NX_IDLE_MARGIN),
+            ));
+        }
+        warnings
+    }
+}
+
+/// When Nx closes a connection that it does not use (protocol.md, fact 6).
+const NX_IDLE_CLOSE: Duration = Duration::from_secs(90);
+
+/// How much later the server has to close than Nx.
+const NX_IDLE_MARGIN: Duration = Duration::from_secs(5);
+
+impl Flags {
+    /// The settings of the command line; each may be given once.
+    fn settings(&self) -> Result<Vec<Given>, ConfigError> {
+        let mut settings: Vec<Given> = Vec::new();
+        for flag in &self.given {
+            let given = flag.setting()?;
+            let twice = settings
+                .iter()
+                .find(|other| other.setting.key == given.setting.key);
+            if let Some(other) = twice {
+                return Err(ConfigError::given_twice(
+                    &given.source,
+                    &other.source,
+                    given.setting,
+                ));
+            }
+            settings.push(given);
+        }
+        Ok(settings)
+    }
+}
+
+impl Flag {
+    fn setting(&self) -> Result<Given, ConfigError> {
+        let (key, text, flag) = match self {
+            Self::Own { flag, key, value } => (*key, value.as_str(), *flag),
+            Self::Set(pair) => {
+                let (key, text) = pair
+                    .split_once('=')
+                    .ok_or_else(|| ConfigError::no_pair(pair))?;
+                (key, text, "--set")
+            }
+        };
+        let setting = settings::find(key).ok_or_else(|| ConfigError::unknown_key(flag, key))?;
+        Ok(Given {
+            setting,
+            text: text.to_owned(),
+            source: Source::Flag(flag),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_a_possible_value_and_is_printed_as_it_is_written() {
+        let resolution = resolve(&Flags::default(), &Environment::default()).unwrap();
+        assert_eq!(resolution.entries.len(), SETTINGS.len());
+        for entry in &resolution.entries {
+            assert_eq!(entry.text, entry.setting.default, "{}", entry.setting.key);
+        }
+        assert_eq!(resolution.warnings(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_defaults_are_the_documented_ones() {
+        let config = Config::defaults().unwrap();
+        assert_eq!(config.db, PathBuf::from("cachesrv.db"));
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8787");
+        assert!(!config.behind_proxy);
+        let limits = Limits {
+            artifact_max_size_bytes: 2 << 30,
+            connections_max: 4096,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_mins(2),
+            body_timeout: Duration::from_secs(30),
+            body_min_rate_bytes: 1024,
+            write_timeout: Duration::from_secs(30),
+            shutdown_grace: Duration::from_secs(30),
+            upload_memory_bytes: 48 << 20,
+            database_wait: Duration::from_secs(30),
+        };
+        assert_eq!(config.limits, limits);
+        assert_eq!(
+            config.log,
+            LogSettings {
+                format: Format::Text,
+                requests: true
+            }
+        );
+        assert_eq!(config.nx.put_status, PutStatus::Ok);
+        assert_eq!(
+            config.durability,
+            Durability {
+                synchronous: Synchronous::Normal,
+                mmap: true
+            }
+        );
+    }
+
+    #[test]
+    fn a_rejected_value_leaves_the_one_below_it() {
+        let mut resolution = Resolution::of_defaults().unwrap();
+        let setting = settings::find("limits.connections_max").unwrap();
+        let source = Source::Flag("--set");
+        assert!(
+            resolution
+                .take(Given {
+                    setting,
+                    text: "0".to_owned(),
+                    source
+                })
+                .is_err()
+        );
+        assert_eq!(resolution.config, Config::defaults().unwrap());
+    }
+
+    #[test]
+    fn an_idle_timeout_below_that_of_nx_is_warned_about() {
+        let given = |value: &str| Flags {
+            file: None,
+            given: vec![Flag::Set(format!("limits.idle_timeout={value}"))],
+        };
+        let short = resolve(&given("94999ms"), &Environment::default()).unwrap();
+        assert_eq!(short.warnings().len(), 1);
+        assert!(short.warnings()[0].starts_with("limits.idle_timeout is 94999ms, but Nx keeps"));
+        let enough = resolve(&given("95s"), &Environment::default()).unwrap();
+        assert_eq!(enough.warnings(), Vec::<String>::new());
+    }
+}
