@@ -1,0 +1,214 @@
+//! All open connections: how many there are, and which of them are idle.
+//!
+//! A connection says when it becomes idle and when it is busy again; only an idle one is ever closed
+//! by another thread, and the change from one to the other is atomic, so a request that has arrived is
+//! never lost to a close.
+
+use std::collections::HashMap;
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The open connections.
+pub(super) struct Registry {
+    connections_max: usize,
+    connections: Mutex<HashMap<u64, Arc<Entry>>>,
+    /// A connection ended, or the server drains.
+    changed: Condvar,
+    /// The number of connections, to be read without the lock.
+    count: AtomicUsize,
+    next_id: AtomicU64,
+    draining: AtomicBool,
+    epoch: Instant,
+}
+
+/// One connection, as the other threads see it.
+struct Entry {
+    socket: Arc<TcpStream>,
+    phase: AtomicU64,
+}
+
+/// A request is under way, or its connection is new.
+const BUSY: u64 = 0;
+/// The connection was idle and told to close.
+const TOLD_TO_CLOSE: u64 = 1;
+/// The response was written and the connection waits for its client to close.
+const LINGERING: u64 = 2;
+/// Idle since the epoch; later times are added to it, in milliseconds.
+const IDLE: u64 = 3;
+
+impl Registry {
+    pub(super) fn new(connections_max: usize) -> Self {
+        Self {
+            connections_max: connections_max.max(1),
+            connections: Mutex::default(),
+            changed: Condvar::new(),
+            count: AtomicUsize::new(0),
+            next_id: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            epoch: Instant::now(),
+        }
+    }
+
+    /// Takes a new connection in; it leaves when its slot is dropped.
+    pub(super) fn admit(self: &Arc<Self>, socket: Arc<TcpStream>) -> Slot {
+        let entry = Arc::new(Entry {
+            socket,
+            phase: AtomicU64::new(self.idle_now()),
+        });
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let mut connections = self.lock();
+        connections.insert(id, Arc::clone(&entry));
+        self.count.store(connections.len(), Ordering::Relaxed);
+        drop(connections);
+        Slot {
+            registry: Arc::clone(self),
+            entry,
+            id,
+        }
+    }
+
+    /// No further connection may be accepted.
+    pub(super) fn is_full(&self) -> bool {
+        self.count.load(Ordering::Relaxed) >= self.connections_max
+    }
+
+    /// Responses should close their connections: three quarters are taken, or the server drains.
+    pub(super) fn wants_close(&self) -> bool {
+        let count = self.count.load(Ordering::Relaxed);
+        self.is_draining() || count > self.connections_max - self.connections_max / 4
+    }
+
+    /// The server is shutting down.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Begins to shut down.
+    pub(super) fn drain(&self) {
+        let _connections = self.lock();
+        self.draining.store(true, Ordering::Release);
+        self.changed.notify_all();
+    }
+
+    /// Waits until there is room or the server drains, closing what was idle for longer than `idle`.
+    pub(super) fn await_room(&self, idle: Duration) {
+        const LOOK_AGAIN: Duration = Duration::from_millis(500);
+        let mut connections = self.lock();
+        while connections.len() >= self.connections_max && !self.is_draining() {
+            self.close_idle_of(&connections, idle);
+            let waited = self.changed.wait_timeout(connections, LOOK_AGAIN);
+            connections = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Waits until no connection is left; false if `deadline` came first.
+    pub(super) fn await_empty(&self, deadline: Instant) -> bool {
+        let mut connections = self.lock();
+        while !connections.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.changed.wait_timeout(connections, left);
+            connections = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Closes what has been idle for at least `idle`.
+    pub(super) fn close_idle(&self, idle: Duration) {
+        self.close_idle_of(&self.lock(), idle);
+    }
+
+    /// Closes everything, whatever it does. How many requests were cut by it.
+    pub(super) fn cut_all(&self) -> usize {
+        let connections = self.lock();
+        let mut cut = 0;
+        for entry in connections.values() {
+            cut += usize::from(entry.phase.load(Ordering::Acquire) == BUSY);
+            let _ = entry.socket.shutdown(Shutdown::Both);
+        }
+        cut
+    }
+
+    fn close_idle_of(&self, connections: &HashMap<u64, Arc<Entry>>, idle: Duration) {
+        let Some(limit) = self.idle_now().checked_sub(idle.as_millis() as u64) else {
+            return;
+        };
+        for entry in connections.values() {
+            entry.close_if_idle_since(limit);
+        }
+    }
+
+    /// The phase of a connection that becomes idle now.
+    fn idle_now(&self) -> u64 {
+        IDLE + self.epoch.elapsed().as_millis() as u64
+    }
+
+    fn remove(&self, id: u64) {
+        let mut connections = self.lock();
+        connections.remove(&id);
+        self.count.store(connections.len(), Ordering::Relaxed);
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Entry>>> {
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn close_if_idle_since(&self, limit: u64) {
+        let phase = self.phase.load(Ordering::Acquire);
+        if !(IDLE..=limit).contains(&phase) {
+            return;
+        }
+        let told =
+            self.phase
+                .compare_exchange(phase, TOLD_TO_CLOSE, Ordering::AcqRel, Ordering::Acquire);
+        if told.is_ok() {
+            // Wakes the thread with an end of stream; bytes that arrived before are still read.
+            let _ = self.socket.shutdown(Shutdown::Read);
+        }
+    }
+}
+
+/// The place of one connection, held by its thread.
+pub(super) struct Slot {
+    registry: Arc<Registry>,
+    entry: Arc<Entry>,
+    id: u64,
+}
+
+impl Slot {
+    /// The connection waits for a request, and may be closed from now on.
+    pub(super) fn idle(&self) {
+        let now = self.registry.idle_now();
+        self.entry.phase.store(now, Ordering::Release);
+    }
+
+    /// A request arrives. True: the connection was told to close just now, and answers but this one.
+    pub(super) fn busy(&self) -> bool {
+        self.entry.phase.swap(BUSY, Ordering::AcqRel) == TOLD_TO_CLOSE
+    }
+
+    /// The response is written; the client is expected to close.
+    pub(super) fn lingering(&self) {
+        self.entry.phase.store(LINGERING, Ordering::Release);
+    }
+
+    /// The number of the connection, for the name of its thread.
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.registry.remove(self.id);
+    }
+}
