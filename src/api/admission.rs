@@ -18,7 +18,9 @@ impl Api {
     /// The grant of the request's token, and the snapshot in which the token was found alive, for the
     /// look-ups that follow.
     pub(super) fn admit(&self, request: &Request<'_>) -> Result<(Grant, Reader), Refusal> {
-        let header = request.authorization.map(crate::http::Authorization::expose);
+        let header = request
+            .authorization
+            .map(crate::http::Authorization::expose);
         let presented = Authenticator::present(header)?;
         for _ in 0..LOOKUPS_MAX {
             let reader = self.reader()?;
@@ -38,7 +40,9 @@ impl Api {
 
     /// A snapshot, or the refusal that says why there is none.
     pub(super) fn reader(&self) -> Result<Reader, Refusal> {
-        self.store.reader().map_err(|error| self.store_failed(&error))
+        self.store
+            .reader()
+            .map_err(|error| self.store_failed(&error))
     }
 
     fn token(&self, reader: &Reader, presented: &PresentedToken) -> Result<TokenRecord, Refusal> {
@@ -61,7 +65,10 @@ impl Api {
             Ok(Some(hashed)) => self.store.rehash_token(record.id, hashed.phc),
             Err(error) => self.log.warn(
                 "cannot renew the hash of a token; the old one stays",
-                &[("token", Value::Text(&record.public_id)), ("error", Value::Shown(&error))],
+                &[
+                    ("token", Value::Text(&record.public_id)),
+                    ("error", Value::Shown(&error)),
+                ],
             ),
         }
     }

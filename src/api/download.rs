@@ -47,8 +47,12 @@ impl Api {
         let hash = Hash::parse(hash).ok_or(Refusal::Hash)?;
         let scopes: Vec<ScopeId> = chain.scopes().collect();
         let artifact = reader.artifact(&scopes, hash.as_str());
-        let artifact = artifact.map_err(|error| self.store_failed(&error))?.ok_or(Refusal::Miss)?;
-        let first = self.first_chunk(&artifact, reader).map_err(|error| self.read_failed(&artifact, &error))?;
+        let artifact = artifact
+            .map_err(|error| self.store_failed(&error))?
+            .ok_or(Refusal::Miss)?;
+        let first = self
+            .first_chunk(&artifact, reader)
+            .map_err(|error| self.read_failed(&artifact, &error))?;
         Ok(Found { artifact, first })
     }
 
@@ -96,7 +100,9 @@ impl Api {
     ) -> Result<(), Cut> {
         let read = || -> Result<Buffer, StoreError> {
             let mut buffer = self.store.download_buffer()?;
-            self.store.reader()?.chunk(artifact, sequence, &mut buffer)?;
+            self.store
+                .reader()?
+                .chunk(artifact, sequence, &mut buffer)?;
             Ok(buffer)
         };
         let buffer = read().map_err(|error| {

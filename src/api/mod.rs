@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::auth::Authenticator;
-use crate::http::{Cut, Exchange, Handler, Method, Request, ResponseHead, ServerEvent, Status};
+use crate::http::{Cut, Exchange, Handler, Method, Request, ServerEvent, Status};
 use crate::store::Store;
 use crate::telemetry::{Log, RequestLine, Value};
 
@@ -40,8 +40,9 @@ const STRANGERS_BODY_BYTES_MAX: u64 = 64 * 1024;
 pub struct Settings {
     /// The largest artifact that is accepted, in bytes.
     pub artifact_max_size_bytes: u64,
-    /// The status of a PUT that stored: 200, which every Nx takes, or 202, the letter of the older text.
-    pub put_status: u16,
+    /// Whether a PUT that stored is answered by 202, the letter of the older specification, rather than
+    /// by 200, the only one that every Nx takes.
+    pub put_is_accepted: bool,
     /// Whether `X-Forwarded-For` names the client.
     pub behind_proxy: bool,
 }
@@ -56,17 +57,31 @@ pub struct Api {
 
 impl Api {
     /// An application over these parts.
-    pub fn new(store: Store, authenticator: Authenticator, log: Arc<Log>, settings: Settings) -> Self {
-        Self { store, authenticator, log, settings }
+    pub fn new(
+        store: Store,
+        authenticator: Authenticator,
+        log: Arc<Log>,
+        settings: Settings,
+    ) -> Self {
+        Self {
+            store,
+            authenticator,
+            log,
+            settings,
+        }
     }
 
     fn answer(&self, request: &Request<'_>, record: &mut Record<'_, '_>) -> Result<(), Cut> {
         let route = Route::of(request.path);
         match (&route, request.method) {
-            (Route::Artifact(hash), Method::Get | Method::Head) => self.download(request, hash, record),
+            (Route::Artifact(hash), Method::Get | Method::Head) => {
+                self.download(request, hash, record)
+            }
             (Route::Artifact(hash), Method::Put) => self.upload(request, hash, record),
             (Route::Unknown, _) => refuse(request.method, &Refusal::NoSuchPath, record),
-            (Route::Artifact(_), _) => refuse(request.method, &Refusal::Method("GET, HEAD, PUT"), record),
+            (Route::Artifact(_), _) => {
+                refuse(request.method, &Refusal::Method("GET, HEAD, PUT"), record)
+            }
             (_, Method::Get | Method::Head) => self.say_status(&route, record),
             (_, _) => refuse(request.method, &Refusal::Method("GET, HEAD"), record),
         }
@@ -74,7 +89,14 @@ impl Api {
 
     fn say_status(&self, route: &Route<'_>, record: &mut Record<'_, '_>) -> Result<(), Cut> {
         let (status, text) = match route {
-            Route::Root => (200, concat!("cachesrv ", env!("CARGO_PKG_VERSION"), ": a remote cache for Nx\n")),
+            Route::Root => (
+                200,
+                concat!(
+                    "cachesrv ",
+                    env!("CARGO_PKG_VERSION"),
+                    ": a remote cache for Nx\n"
+                ),
+            ),
             Route::Ready if self.store.reader().is_err() => (503, "the database does not answer\n"),
             _ => (200, "ok\n"),
         };
@@ -86,10 +108,16 @@ impl Api {
         let forwarded = request.forwarded_for.filter(|_| self.settings.behind_proxy);
         // The nearest proxy appends what it saw; what stands before it came from the client.
         let last = forwarded.and_then(|list| list.rsplit(',').next());
-        last.and_then(|address| address.trim().parse().ok()).unwrap_or(request.peer)
+        last.and_then(|address| address.trim().parse().ok())
+            .unwrap_or(request.peer)
     }
 
-    fn log_request(&self, request: &Request<'_>, record: &Record<'_, '_>, outcome: Result<(), Cut>) {
+    fn log_request(
+        &self,
+        request: &Request<'_>,
+        record: &Record<'_, '_>,
+        outcome: Result<(), Cut>,
+    ) {
         if !self.log.logs_requests() {
             return;
         }
@@ -133,7 +161,12 @@ impl Handler for Api {
     fn rejected(&self, peer: IpAddr, status: Status, reason: &str) {
         if self.log.logs_requests() {
             let (status, peer, reason) = (Some(status.0), Some(peer), Some(reason));
-            self.log.request(&RequestLine { status, peer, reason, ..RequestLine::default() });
+            self.log.request(&RequestLine {
+                status,
+                peer,
+                reason,
+                ..RequestLine::default()
+            });
         }
     }
 

@@ -74,7 +74,12 @@ impl<'e, 'x> Record<'e, 'x> {
         text: &str,
     ) -> Result<(), Cut> {
         let content_length = text.len() as u64;
-        self.begin(&ResponseHead { status, content_type: TEXT, content_length, headers })?;
+        self.begin(&ResponseHead {
+            status,
+            content_type: TEXT,
+            content_length,
+            headers,
+        })?;
         self.write(text.as_bytes())
     }
 }

@@ -3,7 +3,7 @@
 use crate::auth;
 use crate::http::{Method, Status};
 use crate::store::StoreError;
-use crate::units::format_size;
+use crate::units::print_size;
 
 /// Why a request does not get what it asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,20 +65,31 @@ impl Refusal {
                 "token '{token}' is read-only: create one with `cachesrv token create --write`"
             ),
             Self::Miss => "nothing is stored under this hash".to_owned(),
-            Self::Exists => "an artifact is stored under this hash already; it never changes".to_owned(),
+            Self::Exists => {
+                "an artifact is stored under this hash already; it never changes".to_owned()
+            }
             Self::Hash => "a hash is 1 to 128 characters of A-Z, a-z, 0-9, '_' and '-'".to_owned(),
-            Self::TooLarge { size_bytes, max_bytes } => format!(
+            Self::TooLarge {
+                size_bytes,
+                max_bytes,
+            } => format!(
                 "the artifact has {}, this cache takes {}: raise limits.artifact_max_size",
-                format_size(*size_bytes),
-                format_size(*max_bytes),
+                print_size(*size_bytes),
+                print_size(*max_bytes),
             ),
             Self::DiskFull => "the disk of this cache is full: free some space on it".to_owned(),
-            Self::Busy => "this cache is too busy at the moment; the artifact was not moved".to_owned(),
-            Self::Damaged => "what was stored under this hash is damaged and was put aside".to_owned(),
+            Self::Busy => {
+                "this cache is too busy at the moment; the artifact was not moved".to_owned()
+            }
+            Self::Damaged => {
+                "what was stored under this hash is damaged and was put aside".to_owned()
+            }
             Self::Internal => "internal error of the cache; its log says more".to_owned(),
             Self::LengthRequired => "a PUT must announce its length in Content-Length".to_owned(),
             Self::Method(allowed) => format!("this path knows {allowed}"),
-            Self::NoSuchPath => "there is nothing here: artifacts are at /v1/cache/{hash}".to_owned(),
+            Self::NoSuchPath => {
+                "there is nothing here: artifacts are at /v1/cache/{hash}".to_owned()
+            }
         }
     }
 
@@ -141,8 +152,12 @@ impl From<&StoreError> for Refusal {
 mod tests {
     use super::*;
 
-    const OWN_TROUBLE: [Refusal; 4] =
-        [Refusal::DiskFull, Refusal::Busy, Refusal::Damaged, Refusal::Internal];
+    const OWN_TROUBLE: [Refusal; 4] = [
+        Refusal::DiskFull,
+        Refusal::Busy,
+        Refusal::Damaged,
+        Refusal::Internal,
+    ];
 
     #[test]
     fn the_servers_own_trouble_is_a_miss_for_get_and_not_stored_for_put() {

@@ -21,12 +21,17 @@ pub(super) enum Route<'p> {
 impl<'p> Route<'p> {
     pub fn of(path: &'p str) -> Self {
         // A base URL with a slash at its end gives `//v1/cache/…`.
-        let path = path.strip_prefix('/').filter(|rest| rest.starts_with('/')).unwrap_or(path);
+        let path = path
+            .strip_prefix('/')
+            .filter(|rest| rest.starts_with('/'))
+            .unwrap_or(path);
         match path {
             "/" => Self::Root,
             "/healthz" => Self::Health,
             "/readyz" => Self::Ready,
-            _ => path.strip_prefix("/v1/cache/").map_or(Self::Unknown, Self::Artifact),
+            _ => path
+                .strip_prefix("/v1/cache/")
+                .map_or(Self::Unknown, Self::Artifact),
         }
     }
 }
@@ -61,7 +66,15 @@ mod tests {
 
     #[test]
     fn what_is_not_a_path_of_ours_is_unknown() {
-        for path in ["/v1", "/v1/cache", "/V1/cache/1", "/v2/cache/1", "/healthz/", "/metrics", "*"] {
+        for path in [
+            "/v1",
+            "/v1/cache",
+            "/V1/cache/1",
+            "/v2/cache/1",
+            "/healthz/",
+            "/metrics",
+            "*",
+        ] {
             assert_eq!(Route::of(path), Route::Unknown, "{path}");
         }
     }

@@ -5,7 +5,7 @@
 
 use crate::auth::{self, write_target};
 use crate::http::{Cut, Request, ResponseHead, Status};
-use crate::store::{NewArtifact, Reader, Stored, StoreError, Upload};
+use crate::store::{NewArtifact, Reader, StoreError, Stored, Upload};
 use crate::telemetry::Value;
 
 use super::record::Record;
@@ -30,7 +30,11 @@ impl Api {
     ) -> Result<(), Cut> {
         match self.receive(request, hash, record) {
             Ok(()) => record.begin(&ResponseHead {
-                status: Status(self.settings.put_status),
+                status: Status(if self.settings.put_is_accepted {
+                    202
+                } else {
+                    200
+                }),
                 content_type: TEXT,
                 content_length: 0,
                 headers: &CACHE_HEADERS,
@@ -49,7 +53,9 @@ impl Api {
         let mut upload = self.accept(request, hash, record)?;
         while record.body_remaining() > 0 {
             let count = record.read_body(upload.space().map_err(|e| self.store_failed(&e))?)?;
-            upload.advance(count).map_err(|error| self.store_failed(&error))?;
+            upload
+                .advance(count)
+                .map_err(|error| self.store_failed(&error))?;
         }
         match upload.finish().map_err(|error| self.store_failed(&error))? {
             Stored::New => Ok(()),
@@ -68,13 +74,19 @@ impl Api {
         let size_bytes = request.content_length.ok_or(Refusal::LengthRequired)?;
         let (grant, reader) = self.admit(request)?;
         let target = write_target(&grant);
-        let writer = grant.name().unwrap_or(grant.public_id().as_str()).to_owned();
+        let writer = grant
+            .name()
+            .unwrap_or(grant.public_id().as_str())
+            .to_owned();
         record.admit(grant);
         let target = target.ok_or(Refusal::ReadOnly(writer))?;
         let hash = Hash::parse(hash).ok_or(Refusal::Hash)?;
         let max_bytes = self.settings.artifact_max_size_bytes;
         if size_bytes > max_bytes {
-            return Err(Refusal::TooLarge { size_bytes, max_bytes });
+            return Err(Refusal::TooLarge {
+                size_bytes,
+                max_bytes,
+            });
         }
         self.refuse_existing(&reader, target, hash)?;
         drop(reader);
@@ -85,7 +97,9 @@ impl Api {
             writer: target.writer(),
             writer_address: self.client(request).to_string(),
         };
-        self.store.upload(new).map_err(|error| self.store_failed(&error))
+        self.store
+            .upload(new)
+            .map_err(|error| self.store_failed(&error))
     }
 
     fn refuse_existing(
@@ -110,12 +124,19 @@ impl Api {
         if refusal.is_trouble() {
             self.log.warn(
                 "an artifact was not stored",
-                &[("path", Value::Text(request.path)), ("reason", Value::Text(&refusal.message()))],
+                &[
+                    ("path", Value::Text(request.path)),
+                    ("reason", Value::Text(&refusal.message())),
+                ],
             );
         }
         let is_known = record.grant.is_some();
         let max_bytes = self.settings.artifact_max_size_bytes;
-        record.discard_body(if is_known { max_bytes } else { STRANGERS_BODY_BYTES_MAX })?;
+        record.discard_body(if is_known {
+            max_bytes
+        } else {
+            STRANGERS_BODY_BYTES_MAX
+        })?;
         refuse(request.method, refusal, record)
     }
 
@@ -123,7 +144,8 @@ impl Api {
     pub(super) fn store_failed(&self, error: &StoreError) -> Refusal {
         let refusal = Refusal::from(error);
         if refusal == Refusal::Internal {
-            self.log.error("the database failed", &[("error", Value::Shown(error))]);
+            self.log
+                .error("the database failed", &[("error", Value::Shown(error))]);
         }
         refusal
     }

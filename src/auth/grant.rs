@@ -4,7 +4,7 @@
 //! take a [`Grant`], which only a verified token yields, and what they return cannot be made elsewhere.
 //! Each access is written out in both, so that a new one does not compile until it was thought about.
 
-use crate::store::model::{Access, ScopeId, TokenId, TokenRecord};
+use crate::store::{Access, ScopeId, TokenId, TokenRecord};
 
 use super::token::PublicId;
 

@@ -24,7 +24,7 @@ mod permit;
 
 use rand::rngs::SysError;
 
-use crate::store::model::{Access, NewToken, TokenRecord};
+use crate::store::{Access, NewToken, TokenRecord};
 
 pub use grant::{Grant, ReadChain, WriteTarget, read_chain, write_target};
 pub use hash::{Cost, HashError, HashedSecret};

@@ -3,7 +3,7 @@
 use std::sync::Barrier;
 use std::thread;
 
-use crate::store::model::{ScopeId, TokenId};
+use crate::store::{ScopeId, TokenId};
 
 use super::*;
 

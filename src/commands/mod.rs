@@ -4,7 +4,10 @@
 //! `main` prints it once, with the hint that a [`Failure`] carries.
 
 mod config;
+mod database;
 mod failure;
+mod serve;
+mod token;
 
 use std::io::{self, ErrorKind, Write};
 
@@ -19,9 +22,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Serve(args) => {
             let flags =
                 flags(&cli.options, &args.options).own("--listen", "listen", args.listen.as_ref());
-            let _resolution = resolve(&flags)?;
-            // LEAD: serve::run(&resolution)
-            Err(Failure::new("'serve' is not built yet").into())
+            serve::run(&resolve(&flags)?)
         }
         Command::Token(args) => {
             let options = match &args.command {
@@ -29,9 +30,8 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
                 TokenCommand::List(args) => &args.options,
                 TokenCommand::Revoke(args) => &args.options,
             };
-            let _resolution = resolve(&flags(&cli.options, options))?;
-            // LEAD: token::run(&resolution.config, &args.command)
-            Err(Failure::new("'token' is not built yet").into())
+            let resolution = resolve(&flags(&cli.options, options))?;
+            token::run(&resolution.config, &args.command)
         }
         Command::Config(args) => config::run(&cli.options, &args.command),
     }

@@ -12,9 +12,9 @@ use super::Hint;
 use super::database::opened;
 use crate::api::{Api, Settings};
 use crate::auth::Authenticator;
-use crate::config::{Config, Resolution};
+use crate::config::{self, Config, Resolution};
 use crate::server::{BindError, Limits, Server, bind};
-use crate::store::{Options, SCHEMA_VERSION, Store};
+use crate::store::{Options, SCHEMA_VERSION, Store, Synchronous};
 use crate::telemetry::{Log, Value};
 
 /// The exit code when a second signal cuts the shutdown short: that of a process killed by SIGINT.
@@ -23,7 +23,8 @@ const IMPATIENT_EXIT_CODE: i32 = 130;
 /// Runs the server.
 pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
     let config = &resolution.config;
-    let log = Log::to_stderr(config.log.format, config.log.requests).context("cannot start the log")?;
+    let log =
+        Log::to_stderr(config.log.format, config.log.requests).context("cannot start the log")?;
     let _flush = log.flush_on_drop();
     for warning in resolution.warnings() {
         log.warn("configuration", &[("warning", Value::Text(&warning))]);
@@ -34,15 +35,26 @@ pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
     let listener = listen(config)?;
     announce_store(config, &store, &log);
     let authenticator = Authenticator::new().context("cannot prepare the check of tokens")?;
-    let api = Arc::new(Api::new(store, authenticator, Arc::clone(&log), api_settings(config)));
+    let api = Arc::new(Api::new(
+        store,
+        authenticator,
+        Arc::clone(&log),
+        api_settings(config),
+    ));
     let server = Server::start(listener, Arc::clone(&api) as _, server_limits(config))
         .context("cannot start the server")?;
-    log.info("listening", &[("address", Value::Shown(&server.local_addr()))]);
+    log.info(
+        "listening",
+        &[("address", Value::Shown(&server.local_addr()))],
+    );
     signals.forever().next();
     log.info("shutting down", &[]);
     let drained = server.shutdown();
     if drained.cut > 0 {
-        log.warn("requests were cut", &[("requests", Value::Number(drained.cut as u64))]);
+        log.warn(
+            "requests were cut",
+            &[("requests", Value::Number(drained.cut as u64))],
+        );
     }
     // The last owner closes the store, which folds the log into the one file.
     drop(api);
@@ -79,28 +91,46 @@ fn announce_store(config: &Config, store: &Store, log: &Log) {
         &[
             ("database", Value::Shown(&config.db.display())),
             ("schema", Value::Number(u64::from(SCHEMA_VERSION))),
-            ("artifact_max_size_bytes", Value::Number(config.limits.artifact_max_size_bytes)),
-            ("connections_max", Value::Number(u64::from(config.limits.connections_max))),
+            (
+                "artifact_max_size_bytes",
+                Value::Number(config.limits.artifact_max_size_bytes),
+            ),
+            (
+                "connections_max",
+                Value::Number(u64::from(config.limits.connections_max)),
+            ),
         ],
     );
     if store.interrupted_uploads() > 0 {
         let uploads = store.interrupted_uploads() as u64;
-        log.info("swept away interrupted uploads", &[("uploads", Value::Number(uploads))]);
+        log.info(
+            "swept away interrupted uploads",
+            &[("uploads", Value::Number(uploads))],
+        );
     }
     match store.has_live_tokens() {
         Ok(true) => {}
         Ok(false) => {
             let create = super::database::with_db("cachesrv token create --write", &config.db);
-            log.warn("no token yet, so nobody can use this cache", &[("try", Value::Text(&create))]);
+            log.warn(
+                "no token yet, so nobody can use this cache",
+                &[("try", Value::Text(&create))],
+            );
         }
-        Err(error) => log.error("cannot count the tokens", &[("error", Value::Shown(&error))]),
+        Err(error) => log.error(
+            "cannot count the tokens",
+            &[("error", Value::Shown(&error))],
+        ),
     }
 }
 
 fn store_options(config: &Config) -> Options {
     Options {
         path: config.db.clone(),
-        synchronous: config.durability.synchronous,
+        synchronous: match config.durability.synchronous {
+            config::Synchronous::Normal => Synchronous::Normal,
+            config::Synchronous::Full => Synchronous::Full,
+        },
         mmap: config.durability.mmap,
         upload_memory_bytes: config.limits.upload_memory_bytes,
         wait: config.limits.database_wait,
@@ -124,7 +154,7 @@ fn server_limits(config: &Config) -> Limits {
 fn api_settings(config: &Config) -> Settings {
     Settings {
         artifact_max_size_bytes: config.limits.artifact_max_size_bytes,
-        put_status: config.nx.put_status.code(),
+        put_is_accepted: config.nx.put_status == config::PutStatus::Accepted,
         behind_proxy: config.behind_proxy,
     }
 }

@@ -30,20 +30,36 @@ fn create(config: &Config, args: &TokenCreateArgs) -> anyhow::Result<()> {
         check_name(name)?;
     }
     let expires_at_ms = args.expires.map(expiry_ms).transpose()?;
-    let access = if args.write { Access::Write } else { Access::Read };
+    let access = if args.write {
+        Access::Write
+    } else {
+        Access::Read
+    };
     let mut admin = database::open_or_create(config)?;
     let authenticator = Authenticator::new()?;
     let (text, minted) = authenticator.mint(access, args.name.as_deref(), expires_at_ms)?;
-    match admin.create_token(&minted.to_store()).context("cannot store the token")? {
+    match admin
+        .create_token(&minted.to_store())
+        .context("cannot store the token")?
+    {
         Created::NameTaken => {
             let name = args.name.as_deref().unwrap_or_default();
             let revoke = database::with_db(&format!("cachesrv token revoke {name}"), &config.db);
-            return Err(Failure::new(format!("a token named '{name}' exists already")).hint(revoke).into());
+            return Err(
+                Failure::new(format!("a token named '{name}' exists already"))
+                    .hint(revoke)
+                    .into(),
+            );
         }
         Created::Done => {}
     }
     print(&format!("{}\n", text.expose()))?;
-    note(&describe(&minted, access, args.name.as_deref(), expires_at_ms));
+    note(&describe(
+        &minted,
+        access,
+        args.name.as_deref(),
+        expires_at_ms,
+    ));
     Ok(())
 }
 
@@ -54,7 +70,10 @@ fn describe(
     expires_at_ms: Option<i64>,
 ) -> String {
     let named = name.map_or_else(String::new, |name| format!(" '{name}'"));
-    let until = expires_at_ms.map_or_else(|| "never expires".to_owned(), |ms| format!("expires {}", date(ms)));
+    let until = expires_at_ms.map_or_else(
+        || "never expires".to_owned(),
+        |ms| format!("expires {}", date(ms)),
+    );
     format!(
         "created {} token{named}, id {}, {until}. The line above is its secret: it is not shown again",
         access.as_str(),
@@ -79,15 +98,21 @@ fn expiry_ms(expires: Duration) -> anyhow::Result<i64> {
     let after_ms = i64::try_from(expires.as_millis()).ok();
     let expires_at_ms = after_ms.and_then(|after_ms| now_ms().checked_add(after_ms));
     match expires_at_ms {
-        _ if expires.is_zero() => Err(Failure::usage("--expires 0 would make a token that is dead").into()),
+        _ if expires.is_zero() => {
+            Err(Failure::usage("--expires 0 would make a token that is dead").into())
+        }
         // A date that cannot be shown is no date.
         Some(ms) if Timestamp::from_millisecond(ms).is_ok() => Ok(ms),
-        _ => Err(Failure::usage("--expires is too far in the future: leave it out for never").into()),
+        _ => {
+            Err(Failure::usage("--expires is too far in the future: leave it out for never").into())
+        }
     }
 }
 
 fn list(config: &Config, args: &TokenListArgs) -> anyhow::Result<()> {
-    let tokens = database::open(config)?.tokens().context("cannot read the tokens")?;
+    let tokens = database::open(config)?
+        .tokens()
+        .context("cannot read the tokens")?;
     if args.json {
         let listed: Vec<_> = tokens.iter().map(Listed::of).collect();
         return print(&format!("{}\n", serde_json::to_string_pretty(&listed)?));
@@ -97,34 +122,62 @@ fn list(config: &Config, args: &TokenListArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    table.set_header(["ID", "NAME", "ACCESS", "STATE", "CREATED", "LAST USED", "EXPIRES"]);
+    table.load_style(presets::NOTHING);
+    table.set_header([
+        "ID",
+        "NAME",
+        "ACCESS",
+        "STATE",
+        "CREATED",
+        "LAST USED",
+        "EXPIRES",
+    ]);
     for token in &tokens {
         let name = token.name.as_deref().unwrap_or("-");
         let (access, state) = (token.access.as_str(), state(token));
         let created = date(token.created_at_ms);
-        let used = token.last_used_at_ms.map_or_else(|| "never".to_owned(), date);
+        let used = token
+            .last_used_at_ms
+            .map_or_else(|| "never".to_owned(), date);
         let expires = token.expires_at_ms.map_or_else(|| "never".to_owned(), date);
-        table.add_row([&token.public_id, name, access, state, &created, &used, &expires]);
+        table.add_row([
+            &token.public_id,
+            name,
+            access,
+            state,
+            &created,
+            &used,
+            &expires,
+        ]);
     }
     print(&format!("{}\n", table.trim_fmt()))
 }
 
 fn revoke(config: &Config, args: &TokenRevokeArgs) -> anyhow::Result<()> {
     let mut admin = database::open(config)?;
-    match admin.revoke_token(&args.token).context("cannot revoke the token")? {
+    match admin
+        .revoke_token(&args.token)
+        .context("cannot revoke the token")?
+    {
         Revoked::Done(token) => {
-            note(&format!("revoked {}: it is refused from the next request on", title(&token)));
+            note(&format!(
+                "revoked {}: it is refused from the next request on",
+                title(&token)
+            ));
             Ok(())
         }
         Revoked::Already(token) => {
-            let when = token.revoked_at_ms.map_or_else(String::new, |ms| format!(" on {}", date(ms)));
+            let when = token
+                .revoked_at_ms
+                .map_or_else(String::new, |ms| format!(" on {}", date(ms)));
             note(&format!("{} was revoked already{when}", title(&token)));
             Ok(())
         }
         Revoked::Unknown => {
             let list = database::with_db("cachesrv token list", &config.db);
-            Err(Failure::new(format!("there is no token '{}'", args.token)).hint(list).into())
+            Err(Failure::new(format!("there is no token '{}'", args.token))
+                .hint(list)
+                .into())
         }
     }
 }

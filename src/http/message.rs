@@ -55,6 +55,16 @@ pub enum Method {
 }
 
 impl Method {
+    /// The name, for logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Put => "PUT",
+            Self::Other => "other",
+        }
+    }
+
     /// The method of that name; methods are case-sensitive.
     pub(super) fn from_name(name: &str) -> Self {
         match name {

@@ -207,7 +207,10 @@ impl Touched {
     /// Whether the caller is the one to note this use.
     fn claim(&self, id: TokenId, used_at_ms: i64, resolution_ms: i64) -> bool {
         let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if noted.get(&id).is_some_and(|&noted_ms| used_at_ms - noted_ms < resolution_ms) {
+        if noted
+            .get(&id)
+            .is_some_and(|&noted_ms| used_at_ms - noted_ms < resolution_ms)
+        {
             return false;
         }
         if noted.len() >= Self::TOKENS_MAX {
