@@ -18,7 +18,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
         Command::Serve(args) => {
             let flags =
-                flags(&cli.options, &args.options).own("--listen", "listen", args.listen.as_ref());
+                flags(&cli.options, &args.options)?.own("--listen", "listen", args.listen.as_ref());
             let _resolution = resolve(&flags)?;
             // LEAD: serve::run(&resolution)
             Err(Failure::new("'serve' is not built yet").into())
@@ -29,7 +29,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
                 TokenCommand::List(args) => &args.options,
                 TokenCommand::Revoke(args) => &args.options,
             };
-            let _resolution = resolve(&flags(&cli.options, options))?;
+            let _resolution = resolve(&flags(&cli.options, options)?)?;
             // LEAD: token::run(&resolution.config, &args.command)
             Err(Failure::new("'token' is not built yet").into())
         }
@@ -79,10 +79,16 @@ fn wrong_configuration(error: &ConfigError) -> Failure {
 }
 
 /// What the options before and after the command say together.
-fn flags(before: &Options, after: &Options) -> Flags {
+fn flags(before: &Options, after: &Options) -> Result<Flags, Failure> {
+    if before.config.is_some() && after.config.is_some() {
+        return Err(Failure::usage(
+            "--config: given twice, before the command and after it",
+        ));
+    }
+    let file = before.config.as_ref().or(after.config.as_ref()).cloned();
     let mut flags = Flags {
-        file: after.config.clone().or_else(|| before.config.clone()),
-        ..Flags::default()
+        file,
+        given: Vec::new(),
     };
     for options in [before, after] {
         flags = flags.own("--db", "db", options.db.as_ref());
@@ -90,7 +96,7 @@ fn flags(before: &Options, after: &Options) -> Flags {
             .given
             .extend(options.set.iter().cloned().map(Flag::Set));
     }
-    flags
+    Ok(flags)
 }
 
 impl Flags {
