@@ -330,6 +330,10 @@ fn mistakes_in_the_file_name_the_file_and_the_line() {
             "db = 'a'\ndb = 'b'",
             "cachesrv.toml:2: not TOML: duplicate key",
         ),
+        (
+            "# one\nlisten = 127.0.0.1:8787",
+            "cachesrv.toml:2: not TOML: invalid float; text, addresses, sizes and times stand in quotes",
+        ),
     ] {
         let bench = Bench::new().with_file("cachesrv.toml", content);
         bench.fails(

@@ -17,8 +17,11 @@ pub use failure::{Failure, Hint, Report};
 pub fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
         Command::Serve(args) => {
-            let flags =
-                flags(&cli.options, &args.options)?.own("--listen", "listen", args.listen.as_ref());
+            let flags = flags(&cli.options, &args.options)?.with(
+                "--listen",
+                "listen",
+                args.listen.as_ref(),
+            );
             let _resolution = resolve(&flags)?;
             // LEAD: serve::run(&resolution)
             Err(Failure::new("'serve' is not built yet").into())
@@ -91,19 +94,10 @@ fn flags(before: &Options, after: &Options) -> Result<Flags, Failure> {
         given: Vec::new(),
     };
     for options in [before, after] {
-        flags = flags.own("--db", "db", options.db.as_ref());
+        flags = flags.with("--db", "db", options.db.as_ref());
         flags
             .given
             .extend(options.set.iter().cloned().map(Flag::Set));
     }
     Ok(flags)
-}
-
-impl Flags {
-    /// Adds a flag that stands for one setting, if it was given.
-    fn own(mut self, flag: &'static str, key: &'static str, value: Option<&String>) -> Self {
-        let own = value.cloned().map(|value| Flag::Own { flag, key, value });
-        self.given.extend(own);
-        self
-    }
 }
