@@ -583,20 +583,94 @@ fn project(folder: &str) -> Vec<(String, String)> {
     }
 }
 
+/// Breaches of a whole tree. A file that its parent declares by `#[cfg(test)] mod name;` is a test, and
+/// owes no more than its header.
+fn breaches_in(sources: &[(String, String)]) -> Vec<Breach> {
+    let of = |(path, text): &(String, String)| {
+        let header = text.lines().next().unwrap_or_default();
+        let text = if is_test_module(path, sources) {
+            header
+        } else {
+            text
+        };
+        breaches(path, text)
+    };
+    sources.iter().flat_map(of).collect()
+}
+
+/// Whether the file above declares this one for tests only.
+fn is_test_module(path: &str, sources: &[(String, String)]) -> bool {
+    let bare = path.trim_end_matches(".rs").trim_end_matches("/mod");
+    let (directory, name) = bare.rsplit_once('/').unwrap_or(("", bare));
+    let parents = if directory.is_empty() {
+        ["lib.rs".to_owned(), "main.rs".to_owned()]
+    } else {
+        [format!("{directory}/mod.rs"), format!("{directory}.rs")]
+    };
+    let declaration = ["#", "[", "cfg", "(", "test", ")", "]", "mod", name, ";"];
+    let declares = |text: &str| {
+        let tokens = lex(text);
+        let is_here = |window: &[Token]| {
+            window
+                .iter()
+                .zip(declaration)
+                .all(|(token, word)| token.text == word)
+        };
+        tokens.windows(declaration.len()).any(is_here)
+    };
+    sources
+        .iter()
+        .any(|(path, text)| parents.contains(path) && declares(text))
+}
+
 #[test]
 fn the_sources_keep_the_rules_of_the_house() {
     let sources = project("src");
     assert!(sources.len() > 10, "only {} files were read", sources.len());
-    let found: Vec<String> = sources
+    let found: Vec<String> = breaches_in(&sources)
         .iter()
-        .flat_map(|(path, text)| breaches(path, text))
-        .map(|breach| breach.to_string())
+        .map(Breach::to_string)
         .collect();
     assert!(
         found.is_empty(),
         "{} breaches:\n{}",
         found.len(),
         found.join("\n")
+    );
+}
+
+#[test]
+fn a_file_is_a_test_only_when_its_parent_says_so() {
+    let tree = |declaration: &str, file: &str, test: &str| {
+        let parent = (
+            "store/mod.rs".to_owned(),
+            format!("//! A parent.\n{declaration}\n"),
+        );
+        breaches_in(&[parent, (file.to_owned(), test.to_owned())]).len()
+    };
+    let test = "//! Tests.\nfn f() { x.unwrap() }";
+    assert_eq!(tree("#[cfg(test)]\nmod tests;", "store/tests.rs", test), 0);
+    assert_eq!(
+        tree("#[cfg(test)]\nmod tests;", "store/tests/mod.rs", test),
+        0
+    );
+    assert_eq!(tree("mod tests;", "store/tests.rs", test), 1);
+    assert_eq!(
+        tree(
+            "#[cfg(test)]\nmod others;\nmod tests;",
+            "store/tests.rs",
+            test
+        ),
+        1
+    );
+    assert_eq!(
+        tree("// #[cfg(test)] mod tests;", "store/tests.rs", test),
+        1
+    );
+    assert_eq!(tree("#[cfg(test)]\nmod tests;", "api/tests.rs", test), 1);
+    assert_eq!(
+        tree("#[cfg(test)]\nmod tests;", "store/tests.rs", "fn f() {}"),
+        1
     );
 }
 
