@@ -11,7 +11,7 @@ pub(super) fn run(before: &Options, command: &ConfigCommand) -> anyhow::Result<(
 }
 
 fn show(before: &Options, args: &ConfigShowArgs) -> anyhow::Result<()> {
-    let resolution = resolve(&flags(before, &args.options))?;
+    let resolution = resolve(&flags(before, &args.options)?)?;
     for warning in resolution.warnings() {
         note(&format!("warning: {warning}"));
     }

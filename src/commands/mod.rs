@@ -20,8 +20,8 @@ pub use failure::{Failure, Hint, Report};
 pub fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
         Command::Serve(args) => {
-            let flags =
-                flags(&cli.options, &args.options).own("--listen", "listen", args.listen.as_ref());
+            let listen = args.listen.as_ref();
+            let flags = flags(&cli.options, &args.options)?.with("--listen", "listen", listen);
             serve::run(&resolve(&flags)?)
         }
         Command::Token(args) => {
@@ -30,7 +30,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
                 TokenCommand::List(args) => &args.options,
                 TokenCommand::Revoke(args) => &args.options,
             };
-            let resolution = resolve(&flags(&cli.options, options))?;
+            let resolution = resolve(&flags(&cli.options, options)?)?;
             token::run(&resolution.config, &args.command)
         }
         Command::Config(args) => config::run(&cli.options, &args.command),
@@ -79,25 +79,22 @@ fn wrong_configuration(error: &ConfigError) -> Failure {
 }
 
 /// What the options before and after the command say together.
-fn flags(before: &Options, after: &Options) -> Flags {
+fn flags(before: &Options, after: &Options) -> Result<Flags, Failure> {
+    if before.config.is_some() && after.config.is_some() {
+        return Err(Failure::usage(
+            "--config: given twice, before the command and after it",
+        ));
+    }
+    let file = before.config.as_ref().or(after.config.as_ref()).cloned();
     let mut flags = Flags {
-        file: after.config.clone().or_else(|| before.config.clone()),
-        ..Flags::default()
+        file,
+        given: Vec::new(),
     };
     for options in [before, after] {
-        flags = flags.own("--db", "db", options.db.as_ref());
+        flags = flags.with("--db", "db", options.db.as_ref());
         flags
             .given
             .extend(options.set.iter().cloned().map(Flag::Set));
     }
-    flags
-}
-
-impl Flags {
-    /// Adds a flag that stands for one setting, if it was given.
-    fn own(mut self, flag: &'static str, key: &'static str, value: Option<&String>) -> Self {
-        let own = value.cloned().map(|value| Flag::Own { flag, key, value });
-        self.given.extend(own);
-        self
-    }
+    Ok(flags)
 }

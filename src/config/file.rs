@@ -52,7 +52,7 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Given>, ConfigError> {
         let place = lines.at(error.span().map_or(0, |span| span.start));
         ConfigError::new(
             &place,
-            format!("not TOML: {}", error.message().replace('\n', ", ")),
+            format!("not TOML: {}", said_better(error.message())),
         )
     })?;
     let mut found = Vec::new();
@@ -62,6 +62,16 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Given>, ConfigError> {
     // The table is sorted by key; people read from the top, and want the first mistake.
     found.sort_by_key(|(offset, _)| *offset);
     found.into_iter().map(|(_, setting)| setting).collect()
+}
+
+/// What the parser says, on one line. It does not say what is nearly always the matter when it reads a
+/// number and finds more: an address or a time without its quotes.
+fn said_better(message: &str) -> String {
+    let line = message.replace('\n', ", ");
+    line.replace(
+        ", expected nothing",
+        "; text, addresses, sizes and times stand in quotes",
+    )
 }
 
 /// A place in the file, and what stands there.

@@ -301,6 +301,14 @@ const NX_IDLE_CLOSE: Duration = Duration::from_secs(90);
 const NX_IDLE_MARGIN: Duration = Duration::from_secs(5);
 
 impl Flags {
+    /// Adds a flag that stands for one setting, if it was given.
+    #[must_use]
+    pub fn with(mut self, flag: &'static str, key: &'static str, value: Option<&String>) -> Self {
+        let own = value.cloned().map(|value| Flag::Own { flag, key, value });
+        self.given.extend(own);
+        self
+    }
+
     /// The settings of the command line; each may be given once.
     fn settings(&self) -> Result<Vec<Given>, ConfigError> {
         let mut settings: Vec<Given> = Vec::new();
@@ -390,6 +398,65 @@ mod tests {
                 mmap: true
             }
         );
+    }
+
+    #[test]
+    fn every_setting_reaches_its_own_field() {
+        let pairs = [
+            "db=x.db",
+            "listen=[::1]:1",
+            "behind_proxy=true",
+            "limits.artifact_max_size=1B",
+            "limits.connections_max=2",
+            "limits.head_timeout=3s",
+            "limits.idle_timeout=4s",
+            "limits.body_timeout=5s",
+            "limits.body_min_rate=6B",
+            "limits.write_timeout=7s",
+            "limits.shutdown_grace=8s",
+            "limits.upload_memory=9MiB",
+            "limits.database_wait=10s",
+            "log.format=json",
+            "log.requests=false",
+            "nx.put_status=202",
+            "durability.synchronous=full",
+            "durability.mmap=false",
+        ];
+        assert_eq!(pairs.len(), SETTINGS.len(), "a setting is missing here");
+        let given = pairs
+            .iter()
+            .map(|pair| Flag::Set((*pair).to_owned()))
+            .collect();
+        let resolution = resolve(&Flags { file: None, given }, &Environment::default()).unwrap();
+        let expected = Config {
+            db: PathBuf::from("x.db"),
+            listen: "[::1]:1".parse().unwrap(),
+            behind_proxy: true,
+            limits: Limits {
+                artifact_max_size_bytes: 1,
+                connections_max: 2,
+                head_timeout: Duration::from_secs(3),
+                idle_timeout: Duration::from_secs(4),
+                body_timeout: Duration::from_secs(5),
+                body_min_rate_bytes: 6,
+                write_timeout: Duration::from_secs(7),
+                shutdown_grace: Duration::from_secs(8),
+                upload_memory_bytes: 9 << 20,
+                database_wait: Duration::from_secs(10),
+            },
+            log: LogSettings {
+                format: Format::Json,
+                requests: false,
+            },
+            nx: Nx {
+                put_status: PutStatus::Accepted,
+            },
+            durability: Durability {
+                synchronous: Synchronous::Full,
+                mmap: false,
+            },
+        };
+        assert_eq!(resolution.config, expected);
     }
 
     #[test]
