@@ -58,13 +58,12 @@ impl Api {
 
     /// Reads the first chunk in the snapshot at hand, unless that would mean to wait while holding it.
     fn first_chunk(&self, artifact: &Artifact, reader: Reader) -> Result<Buffer, StoreError> {
-        let (reader, mut buffer) = match self.store.download_buffer_now() {
-            Some(buffer) => (reader, buffer),
-            None => {
-                drop(reader);
-                let buffer = self.store.download_buffer()?;
-                (self.store.reader()?, buffer)
-            }
+        let (reader, mut buffer) = if let Some(buffer) = self.store.download_buffer_now() {
+            (reader, buffer)
+        } else {
+            drop(reader);
+            let buffer = self.store.download_buffer()?;
+            (self.store.reader()?, buffer)
         };
         if artifact.chunk_count() > 0 {
             reader.chunk(artifact, 0, &mut buffer)?;

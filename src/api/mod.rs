@@ -16,7 +16,7 @@ mod upload;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, Grant};
 use crate::http::{Cut, Exchange, Handler, Method, Request, ServerEvent, Status};
 use crate::store::Store;
 use crate::telemetry::{Log, RequestLine, Value};
@@ -133,7 +133,7 @@ impl Api {
             peer: Some(self.client(request)),
             token: grant.map(|grant| grant.public_id().as_str()),
             token_name: grant.and_then(|grant| grant.name()),
-            workspace: grant.map(|grant| grant.workspace()),
+            workspace: grant.map(Grant::workspace),
             reason: record.reason.or(cut.as_deref()),
             ..RequestLine::default()
         });
