@@ -121,7 +121,7 @@ pub fn gets(plan: &Plan, matrix: &mut Matrix) -> Result<()> {
         for kind in plan.http_kinds() {
             let server = Server::start(kind, &plan.setup)?;
             load::preload(&server, &hashes, &bodies)?;
-            settle(&server.pids());
+            settle(&server.pids(), server.log().as_deref());
             servers.push(server);
         }
         let database = plan
@@ -201,6 +201,7 @@ fn put_slice(
     cell: &mut Cell,
     footprint: &mut Footprint,
 ) -> Result<u64> {
+    settle_disk();
     let mut server = Server::start(kind, &plan.setup)?;
     let watch = Peak::watch(server.pids(), server.log());
     let outcome = load::puts(&server, connections, slice, bodies);
@@ -208,7 +209,7 @@ fn put_slice(
     let outcome = outcome?;
     // nginx and tiny_http never sync what they wrote; there is nothing to wait for.
     let afterwards = match kind {
-        Kind::Cachesrv => settle(&server.pids()),
+        Kind::Cachesrv => settle(&server.pids(), server.log().as_deref()),
         _ => Duration::ZERO,
     };
     cell.columns[kind as usize].push(&outcome, afterwards);
@@ -216,9 +217,15 @@ fn put_slice(
     Ok(watch.log_bytes())
 }
 
+/// Nobody pays for what the one before has left in the page cache.
+fn settle_disk() {
+    rustix::fs::sync();
+}
+
 /// The limit with each setting of the automatic checkpoint.
 fn sqlite_slices(plan: &Plan, slice: Slice, bodies: &Bodies, cell: &mut Cell) -> Result<()> {
     for (limit, pages) in cell.limits.iter_mut().zip(CHECKPOINT_PAGES) {
+        settle_disk();
         let database = Database::create(&plan.setup)?;
         let alone = Slice {
             requests_min: 2,
@@ -286,6 +293,9 @@ impl Matrix {
     }
 
     fn print_footprints(&self, plan: &Plan) {
+        if self.footprints.is_empty() {
+            return;
+        }
         let kinds: Vec<Kind> = plan.http_kinds().collect();
         let headers = std::iter::once("what").chain(kinds.iter().map(|kind| kind.title()));
         let headers: Vec<&str> = headers.collect();

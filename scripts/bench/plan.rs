@@ -61,6 +61,10 @@ pub struct Options {
     #[arg(long)]
     cachesrv: Option<PathBuf>,
 
+    /// Let the nginx workers share one listening socket instead of one each
+    #[arg(long)]
+    nginx_shared_socket: bool,
+
     /// Given by cargo bench
     #[arg(long, hide = true)]
     bench: bool,
@@ -110,6 +114,7 @@ impl Plan {
             setup: Setup {
                 cachesrv: std::path::absolute(options.cachesrv.unwrap_or_else(built))?,
                 work_dir,
+                nginx_reuseport: !options.nginx_shared_socket,
             },
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             started: Instant::now(),

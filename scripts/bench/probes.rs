@@ -103,7 +103,7 @@ fn beside_uploads(plan: &Plan, kind: Kind) -> Result<([Small; 3], u64)> {
     };
     let watch = Peak::watch(server.pids(), server.log());
     let paced = during_uploads(&server, &large, Some(PACED_BYTES_PER_SECOND), probe)?;
-    settle(&server.pids());
+    settle(&server.pids(), server.log().as_deref());
     let full = during_uploads(&server, &large, None, probe)?;
     Ok(([quiet, paced, full], watch.log_bytes()))
 }

@@ -1,6 +1,7 @@
 //! What the kernel says about the processes of a server: memory, CPU time, bytes written.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -74,25 +75,39 @@ fn bytes_written(pids: &[u32]) -> u64 {
     pids.iter().map(of).sum()
 }
 
-/// How long the processes still work after the last answer: time in which they write or use the CPU,
-/// until they have been quiet for a while. Waiting for a timer does not count.
-pub fn settle(pids: &[u32]) -> Duration {
+/// Whether a thread of the processes waits for the disk, which costs no CPU but is work.
+fn waits_for_disk(pids: &[u32]) -> bool {
+    let threads = pids
+        .iter()
+        .filter_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).ok());
+    threads.flatten().flatten().any(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit(')')
+            .next()
+            .is_some_and(|fields| fields.starts_with(" D"))
+    })
+}
+
+/// How long the processes still work after the last answer, until they have been quiet for a while and
+/// their log, if they keep one, is folded in. Only time in which they use the CPU, write or wait for the
+/// disk counts: waiting for a timer does not.
+pub fn settle(pids: &[u32], log: Option<&Path>) -> Duration {
     const STEP: Duration = Duration::from_millis(10);
     const QUIET: Duration = Duration::from_millis(300);
-    const PATIENCE: Duration = Duration::from_secs(12);
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let log_is_empty = || log.is_none_or(|log| fs::metadata(log).map_or(0, |log| log.len()) == 0);
     let started = Instant::now();
     let (mut busy, mut quiet) = (Duration::ZERO, Duration::ZERO);
     let mut before = (cpu_seconds(pids), bytes_written(pids));
-    while quiet < QUIET && started.elapsed() < PATIENCE {
+    while (quiet < QUIET || !log_is_empty()) && started.elapsed() < PATIENCE {
         let step_started = Instant::now();
         std::thread::sleep(STEP);
         let now = (cpu_seconds(pids), bytes_written(pids));
-        if now == before {
-            quiet += step_started.elapsed();
-        } else {
-            // A pause shorter than the limit was a wait for the disk: it counts.
-            busy += quiet + step_started.elapsed();
+        if now != before || waits_for_disk(pids) {
+            busy += step_started.elapsed();
             quiet = Duration::ZERO;
+        } else {
+            quiet += step_started.elapsed();
         }
         before = now;
     }
@@ -108,7 +123,7 @@ pub struct Peak {
 
 impl Peak {
     /// Samples memory of `pids` and the length of the file `log` every 20 ms.
-    pub fn watch(pids: Vec<u32>, log: Option<std::path::PathBuf>) -> Self {
+    pub fn watch(pids: Vec<u32>, log: Option<PathBuf>) -> Self {
         let values: Arc<[AtomicU64; 3]> = Arc::default();
         let stop = Arc::new(AtomicBool::new(false));
         let (shared, stopped) = (Arc::clone(&values), Arc::clone(&stop));
