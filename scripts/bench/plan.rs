@@ -12,6 +12,7 @@ use crate::servers::{Kind, Setup};
 /// Compare cachesrv with nginx, a tiny_http server and SQLite alone.
 #[derive(Parser)]
 #[command(name = "scripts/bench.sh")]
+#[allow(clippy::struct_excessive_bools)] // Flags of a command line are independent.
 pub struct Options {
     /// Sizes of the artifacts (1K = 1024 bytes)
     #[arg(long, value_delimiter = ',', value_parser = parse_size, default_value = "1K,64K,1M,16M,200M")]
