@@ -128,15 +128,14 @@ pub fn gets(
     let size = bodies.size_bytes as u64;
     let pick = |turn: u64| turn as usize % hashes.len();
     let warm_up = |client: &mut Client, connection: usize| {
-        let chosen = pick(connection as u64);
         if connection > 0 {
-            return client.get(&hashes[chosen], size);
+            return client.miss(&fresh_hash());
         }
-        let checksum = client.get_checksum(&hashes[chosen], size)?;
+        let checksum = client.get_checksum(&hashes[0], size)?;
         ensure!(
-            checksum == xxh3_64(bodies.get(chosen as u64)),
+            checksum == xxh3_64(bodies.get(0)),
             "GET {} returned other bytes",
-            hashes[chosen]
+            hashes[0]
         );
         Ok(())
     };

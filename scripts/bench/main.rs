@@ -9,6 +9,7 @@ mod cells;
 mod client;
 mod histogram;
 mod load;
+mod matrix;
 mod plan;
 mod probes;
 mod process;
@@ -21,7 +22,7 @@ mod tiny;
 use anyhow::Result;
 use clap::Parser;
 
-use crate::cells::Matrix;
+use crate::matrix::Matrix;
 use crate::plan::{Options, Part, Plan};
 use crate::servers::Kind;
 
@@ -33,6 +34,7 @@ fn main() -> Result<()> {
         return tiny::serve(directory.as_ref(), token);
     }
     let plan = Plan::new(Options::parse())?;
+    plan.setup.sweep()?;
     let mut matrix = Matrix::default();
     if plan.parts.contains(&Part::Get) {
         cells::gets(&plan, &mut matrix)?;
@@ -72,7 +74,8 @@ fn print_head(plan: &Plan) {
         plan.slice.as_millis()
     );
     println!(
-        "nginx: one worker a core, sendfile, open_file_cache, dav PUT, token compared as text. tiny: files on tiny_http.\n\
+        "nginx: one worker a core, sendfile, open_file_cache, dav PUT, token compared as text. tiny: files on tiny_http,\n\
+         which leaves Nagle's algorithm on: a small GET waits 40 ms for the client's delayed ACK.\n\
          SQLite: the same rows by rusqlite alone: no HTTP, no checksums; one writer, readers up to the cores, the last\n\
          fold of the log included in PUT. `/x` is cachesrv over x (for PUT /SQLite with our log folded in as well).\n\
          A PUT slice stores at most {} MB, so that of 64 connections {} upload 200 MB at a time. nginx and tiny_http\n\

@@ -46,6 +46,31 @@ pub struct Setup {
     pub nginx_reuseport: bool,
 }
 
+impl Setup {
+    /// A directory that goes with its owner.
+    pub fn empty_dir(&self) -> Result<TempDir> {
+        let prefix = format!("bench-{}-", std::process::id());
+        Ok(tempfile::Builder::new()
+            .prefix(&prefix)
+            .tempdir_in(&self.work_dir)?)
+    }
+
+    /// Removes what interrupted runs have left behind.
+    pub fn sweep(&self) -> Result<()> {
+        for entry in fs::read_dir(&self.work_dir)? {
+            let entry = entry?;
+            let name = entry.file_name().into_string().unwrap_or_default();
+            let owner = name
+                .strip_prefix("bench-")
+                .and_then(|rest| rest.split('-').next());
+            if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// One running server.
 pub struct Server {
     pub kind: Kind,
@@ -57,9 +82,7 @@ pub struct Server {
 
 impl Server {
     pub fn start(kind: Kind, setup: &Setup) -> Result<Self> {
-        let dir = tempfile::Builder::new()
-            .prefix("bench-")
-            .tempdir_in(&setup.work_dir)?;
+        let dir = setup.empty_dir()?;
         let started = match kind {
             Kind::Cachesrv => start_cachesrv(&setup.cachesrv, dir.path()),
             Kind::Nginx => start_nginx(dir.path(), setup.nginx_reuseport),

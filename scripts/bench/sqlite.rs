@@ -38,9 +38,7 @@ pub struct Written {
 
 impl Database {
     pub fn create(setup: &Setup) -> Result<Self> {
-        let dir = tempfile::Builder::new()
-            .prefix("bench-")
-            .tempdir_in(&setup.work_dir)?;
+        let dir = setup.empty_dir()?;
         let path = dir.path().join("limit.db");
         let connection = Connection::open(&path)?;
         connection.execute_batch(

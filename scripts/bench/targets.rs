@@ -1,6 +1,6 @@
 //! The targets of design/storage.md, each with what was measured: reached or not.
 
-use crate::cells::Matrix;
+use crate::matrix::Matrix;
 use crate::plan::Plan;
 use crate::probes::Probed;
 use crate::report::{Table, or_dash, ratio, seconds, three_digits};
