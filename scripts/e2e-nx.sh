@@ -44,6 +44,7 @@ server_pid=''
 server_url=''
 server_log=''
 server_starts=0
+log_mark=0        # lines in the server log when the last Nx was started
 nx_pid=''
 nx_output=''      # what the last Nx printed, without colours
 nx_code=0
@@ -187,6 +188,7 @@ run_nx() {
     NX_NO_CLOUD=true NX_DAEMON=false NX_TUI=false
     "NX_SELF_HOSTED_REMOTE_CACHE_SERVER=$server_url"
   )
+  log_mark=$(wc -l <"$server_log")
   [[ $token == - ]] || environment+=("NX_SELF_HOSTED_REMOTE_CACHE_ACCESS_TOKEN=$token")
   # In the background and waited for, so that a signal to this script is not held up by Nx.
   env -i -C "$workspace" "${environment[@]}" timeout -k 10 "$nx_timeout" \
@@ -302,6 +304,25 @@ expect_answer() {
   done
 }
 
+# expect_puts STATUS TASK...: by the server's log, the last Nx sent each of these once and got this answer.
+# Only the log can tell: Nx repeats, without a word, a PUT whose answer it does not like, and the 409 to
+# the second attempt saves the run. That is what a server that answers 202 looks like: slow, twice the
+# traffic, and no error anywhere.
+expect_puts() {
+  local expected=$1 task hash lines
+  shift
+  for task in "$@"; do
+    hash=$(hash_of "$task")
+    # The log is written beside the answers, so it may be a moment late.
+    wait_until 10 "the log line of the PUT of $task" puts_of "$hash" >/dev/null
+    lines=$(puts_of "$hash")
+    (($(wc -l <<<"$lines") == 1)) || fail "Nx sent $task more than once: $lines"
+    [[ "$lines " == *" status=$expected "* ]] || fail "the PUT of $task was not answered $expected: $lines"
+  done
+}
+
+puts_of() { tail -n "+$((log_mark + 1))" "$server_log" | grep -E "method=PUT path=/+v1/cache/$1( |\$)"; }
+
 # remember NAME: keeps the state of all outputs, and what the tasks said, to compare with.
 remember() {
   node "$tools/manifest.mjs" "$workspace" >"$run/$1.manifest"
@@ -345,6 +366,8 @@ scenario_cold() {
   expect_exit 0
   expect_tasks '' "$all_builds"
   # shellcheck disable=SC2086 # a list of words
+  expect_puts 200 $all_builds
+  # shellcheck disable=SC2086
   expect_answer 200 "$write_token" $all_builds
   remember cold
   check_workspace_is_hard
@@ -397,6 +420,7 @@ scenario_read_token() {
     run_nx "read-$attempt" "$read_token" -t build
     expect_exit 0
     expect_tasks "$unchanged" "$changed"
+    expect_puts 403 app:build small:build
     expect_answer 404 "$read_token" app:build small:build
     expect_answer 404 "$write_token" app:build small:build
   done
@@ -419,6 +443,8 @@ scenario_burst() {
   run_nx burst-cold "$write_token" -t unit --parallel=60
   expect_exit 0
   expect_tasks '' "$all_units"
+  # shellcheck disable=SC2086 # a list of words
+  expect_puts 200 $all_units
   remember burst
   wipe
   run_nx burst-warm "$write_token" -t unit --parallel=60
