@@ -19,7 +19,7 @@ export LC_ALL=C.UTF-8
 umask 022
 
 readonly default_versions=(20.8.4 22.7.12 24.0.6)
-readonly scenarios=(cold warm failing_task read_token burst sigkill trailing_slash refused shutdown)
+readonly scenarios=(cold warm failing_task read_token burst two_builders sigkill trailing_slash refused shutdown)
 
 readonly leaf_builds='big:build links:build modes:build small:build unicode:build'
 readonly all_builds="app:build $leaf_builds"
@@ -45,15 +45,16 @@ server_url=''
 server_log=''
 server_starts=0
 log_mark=0        # lines in the server log when the last Nx was started
-nx_pid=''
 nx_output=''      # what the last Nx printed, without colours
 nx_code=0
 current=''        # "nx VERSION, SCENARIO", for the failure message
 write_token=''
 read_token=''
 secrets=()        # every token minted for this version
+declare -A nx_pids=()   # those running, by label
 declare -A seconds=()
 declare -A nx_codes=()
+declare -A notes=()
 
 # ---- saying things, and going away -------------------------------------------------------------
 
@@ -78,7 +79,7 @@ fail() {
 clean_up() {
   local status=$?
   trap - EXIT INT TERM
-  [[ -z $nx_pid ]] || kill "$nx_pid" 2>/dev/null || true
+  ((${#nx_pids[@]} == 0)) || kill "${nx_pids[@]}" 2>/dev/null || true
   [[ -z $server_pid ]] || kill -9 "$server_pid" 2>/dev/null || true
   wait 2>/dev/null || true
   if [[ -n $work && ${CACHESRV_E2E_KEEP:-} == 1 ]]; then
@@ -177,27 +178,35 @@ wipe() {
   rm -rf "$workspace/.nx" "$workspace/out" "$workspace"/packages/*/dist "$workspace"/burst/*/dist
 }
 
-# run_nx LABEL TOKEN ARGUMENT...: one `nx run-many` in an environment of its own. Sets nx_code, nx_output.
-# The token `-` means that the variable is not set.
+# run_nx LABEL TOKEN ARGUMENT...: one `nx run-many`, to its end. Sets nx_code, nx_output.
 run_nx() {
-  local label=$1 token=$2 raw=$run/nx.raw
+  log_mark=$(wc -l <"$server_log")
+  start_nx "$@"
+  finish_nx "$1"
+}
+
+# start_nx LABEL TOKEN ARGUMENT...: in an environment of its own. The token `-` means that the variable is
+# not set. In the background, so that a signal to this script is not held up by Nx.
+start_nx() {
+  local label=$1 token=$2
   shift 2
-  nx_output=$run/nx-$label.txt
   local environment=(
     "PATH=$PATH" "HOME=$run/home" "TMPDIR=$run/tmp" "LC_ALL=C.UTF-8" CI=true
     NX_NO_CLOUD=true NX_DAEMON=false NX_TUI=false
     "NX_SELF_HOSTED_REMOTE_CACHE_SERVER=$server_url"
   )
-  log_mark=$(wc -l <"$server_log")
   [[ $token == - ]] || environment+=("NX_SELF_HOSTED_REMOTE_CACHE_ACCESS_TOKEN=$token")
-  # In the background and waited for, so that a signal to this script is not held up by Nx.
   env -i -C "$workspace" "${environment[@]}" timeout -k 10 "$nx_timeout" \
-    node_modules/.bin/nx run-many --outputStyle=static "$@" </dev/null >"$raw" 2>&1 &
-  nx_pid=$!
+    node_modules/.bin/nx run-many --outputStyle=static "$@" </dev/null >"$run/nx-$label.raw" 2>&1 &
+  nx_pids[$label]=$!
+}
+
+finish_nx() {
   nx_code=0
-  wait "$nx_pid" || nx_code=$?
-  nx_pid=''
-  sed -E $'s/\x1b\\[[0-9;]*[A-Za-z]//g; s/\r//g' "$raw" >"$nx_output"
+  wait "${nx_pids[$1]}" || nx_code=$?
+  unset "nx_pids[$1]"
+  nx_output=$run/nx-$1.txt
+  sed -E $'s/\x1b\\[[0-9;]*[A-Za-z]//g; s/\r//g' "$run/nx-$1.raw" >"$nx_output"
   ((nx_code != 124 && nx_code != 137)) || fail "Nx did not end within $nx_timeout s"
 }
 
@@ -453,15 +462,49 @@ scenario_burst() {
   expect_same burst
 }
 
+# Two CI jobs build the same commit at once: both end well, the first to store an entry wins, and what is
+# served afterwards is what the winner stored, for each task.
+scenario_two_builders() {
+  local mine=$workspace rival=$run/rival task lines conflicts=0
+  printf '// changed, for all tasks\n' >>"$workspace/tools/make.mjs"
+  wipe
+  cp -a "$mine" "$rival"
+  log_mark=$(wc -l <"$server_log")
+  start_nx mine "$write_token" -t unit
+  workspace=$rival
+  start_nx rival "$write_token" -t unit
+  finish_nx rival
+  expect_exit 0
+  task_words >"$run/either.words"
+  workspace=$mine
+  finish_nx mine
+  expect_exit 0
+  task_words >>"$run/either.words"
+
+  wipe
+  start_nx after "$read_token" -t unit
+  finish_nx after
+  expect_exit 0
+  expect_tasks "$all_units" ''
+  for task in $all_units; do
+    lines=$(puts_of "$(hash_of "$task")")
+    (($(grep -c ' status=200\b' <<<"$lines") == 1)) || fail "not exactly one upload of $task was taken: $lines"
+    conflicts=$((conflicts + $(grep -c ' status=409\b' <<<"$lines" || true)))
+  done
+  task_words >"$run/after.words"
+  lines=$(grep -vxFf "$run/either.words" "$run/after.words" || true)
+  [[ -z $lines ]] || fail "restored, but made by neither builder: $lines"
+  notes[$version]="uploads that came second and got 409: $conflicts of 60"
+}
+
 # What was acknowledged is there after a crash: killed the moment Nx has ended, and started on the same file.
 scenario_sigkill() {
-  change_source big
-  change_source links
   wipe
   run_nx kill-cold "$write_token" -t build unit --parallel=60
   kill_server
   expect_exit 0
-  expect_tasks "modes:build small:build unicode:build $all_units" 'app:build big:build links:build'
+  # The builders before changed an input of every task, and ran only the units.
+  expect_tasks "$all_units" "$all_builds"
   remember kill
   start_server
   wipe
@@ -595,7 +638,7 @@ print_table() {
   done
   printf '\n\n'
   for version in "${versions[@]}"; do
-    say "nx $version: exit codes with refused tokens: ${nx_codes[$version]}"
+    say "nx $version: exit codes with refused tokens: ${nx_codes[$version]}; ${notes[$version]}"
   done
 }
 
