@@ -225,10 +225,18 @@ pub struct App {
     pub rejections: Mutex<Vec<(IpAddr, u16)>>,
     gate: Mutex<bool>,
     gate_opened: Condvar,
-    pub echo_events: bool,
+    prints_events: bool,
 }
 
 impl App {
+    /// For a server in another process than its test.
+    pub fn that_prints_events() -> Self {
+        Self {
+            prints_events: true,
+            ..Self::default()
+        }
+    }
+
     /// Lets the requests of `/wait` go on.
     pub fn open_gate(&self) {
         *self.gate.lock().unwrap() = true;
@@ -313,7 +321,7 @@ impl Handler for App {
     }
 
     fn event(&self, event: &ServerEvent<'_>) {
-        if self.echo_events {
+        if self.prints_events {
             println!("event {event:?}");
         }
         self.events.lock().unwrap().push(format!("{event:?}"));
