@@ -1,6 +1,8 @@
 //! Many clients at once: nobody is refused, nobody young is closed, and the server survives without
 //! file descriptors.
 
+#[path = "support/http_app.rs"]
+mod app;
 #[path = "support/raw.rs"]
 mod raw;
 
@@ -10,9 +12,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use app::{App, TestServer};
 use cachesrv::http::Handler;
 use cachesrv::server::{BindError, Limits, Server, bind};
-use raw::{App, Raw, TestServer, get};
+use raw::{Raw, get};
 
 const MOMENT: Duration = Duration::from_millis(300);
 

@@ -1,6 +1,8 @@
 //! Every deadline, with short limits: who is too slow is cut, however he is slow, and who keeps the
 //! pace is not.
 
+#[path = "support/http_app.rs"]
+mod app;
 #[path = "support/raw.rs"]
 mod raw;
 
@@ -8,9 +10,10 @@ use std::io::Read;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use app::TestServer;
 use cachesrv::http::Cut;
 use cachesrv::server::Limits;
-use raw::{Raw, TestServer, get, put};
+use raw::{Raw, get, put};
 
 const SHORT: Duration = Duration::from_millis(300);
 const PAUSE: Duration = Duration::from_millis(50);
@@ -231,6 +234,8 @@ fn refused_stranger_is_discarded_for_a_bounded_time_and_a_known_client_for_longe
     let limits = Limits {
         linger_timeout_stranger: SHORT,
         linger_timeout: 20 * SHORT,
+        // Each byte is fast enough: only the whole time is left to end it.
+        body_rate_min_bytes: 1,
         ..Limits::default()
     };
     let server = TestServer::start(limits);

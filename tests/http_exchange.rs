@@ -1,15 +1,18 @@
 //! Requests and responses that keep the rules: reuse, pipelining, bodies, refusals that arrive, and
 //! responses that must not look whole when they are not.
 
+#[path = "support/http_app.rs"]
+mod app;
 #[path = "support/raw.rs"]
 mod raw;
 
 use std::io::Write;
 use std::time::Duration;
 
+use app::{DISCARD_BYTES_MAX, TestServer, pattern};
 use cachesrv::http::Cut;
 use cachesrv::server::Limits;
-use raw::{DISCARD_BYTES_MAX, TestServer, get, pattern, put};
+use raw::{get, put};
 
 fn server() -> TestServer {
     TestServer::start(Limits::default())
@@ -238,6 +241,10 @@ fn response_that_fails_midway_is_cut_and_never_looks_whole() {
             "{path}: {text:?}"
         );
     }
+    assert!(
+        server.app.excused.lock().unwrap().is_empty(),
+        "no second answer after a first"
+    );
     for path in ["/silent", "/long"] {
         let mut client = server.connect();
         client.send(get(path));

@@ -1,14 +1,17 @@
 //! The end of a server: what is under way is finished, who is idle gets a moment, and nobody can hold
 //! it up.
 
+#[path = "support/http_app.rs"]
+mod app;
 #[path = "support/raw.rs"]
 mod raw;
 
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use app::TestServer;
 use cachesrv::server::{Drained, Limits};
-use raw::{Raw, TestServer, get, put};
+use raw::{Raw, get, put};
 
 const DONE: Drained = Drained {
     cut: 0,
