@@ -1,11 +1,14 @@
 //! Every framing rule and limit of a request head, on a real socket: what is refused gets its status,
 //! an answer that says `Connection: close`, and nothing after it is taken for a request.
 
+#[path = "support/http_app.rs"]
+mod app;
 #[path = "support/raw.rs"]
 mod raw;
 
+use app::TestServer;
 use cachesrv::server::Limits;
-use raw::{TestServer, get, put};
+use raw::{get, put};
 
 /// A request that must never be answered: it hides behind one that is malformed.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: t\r\n\r\n";
@@ -156,7 +159,7 @@ fn head_target_and_header_count_at_their_limits_are_served() {
     let prefix = "GET /bytes/3 HTTP/1.1\r\nHost: t\r\nA: ";
     let fill = "b".repeat(16 * 1024 - prefix.len() - 4);
     client.send(format!("{prefix}{fill}\r\n\r\n"));
-    assert_eq!(client.answer().body, raw::pattern(3));
+    assert_eq!(client.answer().body, app::pattern(3));
 }
 
 #[test]

@@ -1,0 +1,252 @@
+//! Many clients at once: nobody is refused, nobody young is closed, and the server survives without
+//! file descriptors.
+
+#[path = "support/http_app.rs"]
+mod app;
+#[path = "support/raw.rs"]
+mod raw;
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use app::{App, TestServer};
+use cachesrv::http::Handler;
+use cachesrv::server::{BindError, Limits, Server, bind};
+use raw::{Raw, get};
+
+const MOMENT: Duration = Duration::from_millis(300);
+
+#[test]
+fn burst_of_five_hundred_new_connections_is_answered_while_all_stay_open() {
+    let server = TestServer::start(Limits::default());
+    let mut clients: Vec<Raw> = (0..500).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.send(get("/bytes/1000"));
+    }
+    for client in &mut clients {
+        let answer = client.answer();
+        assert!(answer.status == 200 && !answer.closes());
+    }
+    for client in &mut clients {
+        assert_eq!(
+            client.get("/bytes/10").status,
+            200,
+            "and again on the same connection"
+        );
+    }
+}
+
+#[test]
+fn answers_close_above_three_quarters_of_the_connections() {
+    let limits = Limits {
+        connections_max: 8,
+        ..Limits::default()
+    };
+    let server = TestServer::start(limits);
+    let mut clients: Vec<Raw> = (0..6).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        assert!(!client.get("/bytes/3").closes(), "six of eight");
+    }
+    let answer = server.connect().get("/bytes/3");
+    assert!(
+        answer.status == 200 && answer.closes(),
+        "seven of eight: {answer:?}"
+    );
+    raw::eventually("there is room again", || {
+        drop(clients.pop());
+        !server.connect().get("/bytes/3").closes()
+    });
+}
+
+#[test]
+fn client_over_the_limit_waits_and_is_served_once_there_is_room() {
+    let limits = Limits {
+        connections_max: 4,
+        ..Limits::default()
+    };
+    let server = TestServer::start(limits);
+    let mut inside: Vec<Raw> = (0..4).map(|_| server.connect()).collect();
+    raw::eventually("the limit is reached", || {
+        server.app.events_with("Full") > 0
+    });
+    let mut waiting = server.connect();
+    waiting.send(get("/bytes/3"));
+    assert!(waiting.stays_open_for(MOMENT), "neither refused nor served");
+    for client in &mut inside {
+        assert!(
+            client.stays_open_for(Duration::from_millis(20)),
+            "a young idle connection stays"
+        );
+    }
+    assert_eq!(inside[0].get("/bytes/3").status, 200, "and is served");
+    drop(inside.pop());
+    assert_eq!(waiting.answer().status, 200);
+    assert_eq!(server.app.events_with("AcceptFailed"), 0);
+}
+
+#[test]
+fn at_the_limit_only_what_has_been_idle_for_long_makes_room() {
+    let limits = Limits {
+        connections_max: 2,
+        idle_under_pressure: 4 * MOMENT,
+        ..Limits::default()
+    };
+    let server = TestServer::start(limits);
+    let mut busy = server.connect();
+    busy.send(get("/wait"));
+    let mut idle = server.connect();
+    let mut waiting = server.connect();
+    waiting.send(get("/bytes/3"));
+    assert!(idle.stays_open_for(2 * MOMENT), "not idle for long enough");
+    assert_eq!(waiting.answer().status, 200, "served in the end");
+    assert!(idle.is_closed_silently(), "in the place of the idle one");
+    server.app.open_gate();
+    assert_eq!(
+        busy.answer().status,
+        200,
+        "a request under way is never closed"
+    );
+}
+
+#[test]
+fn address_in_use_is_an_error_of_its_own() {
+    let taken = bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+    let address = taken.local_addr().expect("an address");
+    let error = bind(address).expect_err("taken");
+    assert!(matches!(error, BindError::InUse { address: named } if named == address));
+    let elsewhere = SocketAddr::from(([192, 0, 2, 1], 0));
+    assert!(matches!(bind(elsewhere), Err(BindError::NotHere { .. })));
+}
+
+#[test]
+fn address_can_be_bound_again_at_once_after_connections_were_closed() {
+    let mut server = TestServer::start(Limits::default());
+    let mut client = server.connect();
+    client.send("GET /bytes/3 HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
+    client
+        .rest()
+        .expect("the server closed first, which leaves TIME_WAIT");
+    let address = server.address;
+    server.server.take().expect("running").shutdown();
+    bind(address).expect("free");
+}
+
+/// A server in a process of its own, with few file descriptors. See [`few_descriptors`].
+struct Starved {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    address: SocketAddr,
+}
+
+impl Starved {
+    fn start() -> Self {
+        let mut child = Command::new("sh")
+            .args([
+                "-c",
+                "ulimit -n 40; exec \"$0\" --exact few_descriptors --ignored --nocapture",
+            ])
+            .arg(std::env::current_exe().expect("this test"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("sh runs");
+        let stdout = child.stdout.take().expect("piped");
+        let mut lines = BufReader::new(stdout).lines();
+        let found = lines.by_ref().map_while(Result::ok).find_map(|line| {
+            let (_, address) = line.split_once("listening ")?;
+            address.parse().ok()
+        });
+        Self {
+            child,
+            lines,
+            address: found.expect("an address"),
+        }
+    }
+
+    /// Ends the process; what it reported meanwhile.
+    fn events(mut self) -> Vec<String> {
+        drop(self.child.stdin.take());
+        let lines = self.lines.by_ref().map_while(Result::ok);
+        let events = lines.filter(|line| line.contains("event ")).collect();
+        assert!(self.child.wait().expect("it ends").success());
+        events
+    }
+}
+
+#[test]
+fn server_without_file_descriptors_waits_and_recovers() {
+    let starved = Starved::start();
+    let mut clients: Vec<Raw> = (0..60).map(|_| Raw::connect(starved.address)).collect();
+    assert_eq!(clients[0].get("/bytes/3").status, 200);
+    let mut late = clients.pop().expect("sixty");
+    late.send(get("/bytes/3"));
+    assert!(late.stays_open_for(4 * MOMENT), "waits in the kernel");
+    assert_eq!(
+        clients[0].get("/bytes/3").status,
+        200,
+        "others are served meanwhile"
+    );
+    clients.truncate(2);
+    assert_eq!(
+        late.answer().status,
+        200,
+        "accepted once there are descriptors"
+    );
+    let events = starved.events();
+    let failures = events.iter().filter(|event| event.contains("AcceptFailed"));
+    assert!(
+        (1..=8).contains(&failures.count()),
+        "at most one a second: {events:?}"
+    );
+}
+
+#[test]
+#[ignore = "run by server_without_file_descriptors_waits_and_recovers in a process of its own"]
+fn few_descriptors() {
+    let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+    let app = Arc::new(App::that_prints_events());
+    let server =
+        Server::start(listener, app as Arc<dyn Handler>, Limits::default()).expect("started");
+    println!("listening {}", server.local_addr());
+    std::io::stdout().flush().expect("a pipe");
+    let _ = std::io::stdin().lines().count();
+}
+
+/// The memory of this process in bytes.
+fn resident_bytes() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .expect("a line");
+    let kib: usize = line
+        .split_whitespace()
+        .nth(1)
+        .expect("a number")
+        .parse()
+        .expect("a number");
+    kib * 1024
+}
+
+#[test]
+fn two_thousand_slow_heads_stay_within_a_few_kilobytes_each_and_others_are_served() {
+    let server = TestServer::start(Limits::default());
+    let before = resident_bytes();
+    let clients: Vec<Raw> = (0..2000)
+        .map(|_| {
+            let mut client = server.connect();
+            client.send("GET /bytes/3 HTTP/1.1\r\nA: ");
+            client
+        })
+        .collect();
+    assert_eq!(server.connect().get("/bytes/3").status, 200);
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(
+        grown < 100 << 20,
+        "{grown} bytes for {} clients",
+        clients.len()
+    );
+}
