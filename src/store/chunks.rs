@@ -4,7 +4,7 @@
 //! pages, a botched repair) is as wrong as a flipped bit. Clients check nothing (protocol.md, fact 4).
 
 use rusqlite::{Connection, OptionalExtension, params};
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use twox_hash::XxHash3_64;
 
 use super::error::StoreError;
 
@@ -27,12 +27,12 @@ fn id(artifact_id: i64, sequence: u32) -> i64 {
 
 /// The hash of a chunk's data, computed where the data arrives.
 pub(super) fn data_hash(data: &[u8]) -> u64 {
-    xxh3_64(data)
+    XxHash3_64::oneshot(data)
 }
 
 /// What is stored beside the data: its hash bound to the place it belongs to.
 fn checksum(id: i64, data_hash: u64) -> i64 {
-    xxh3_64_with_seed(&data_hash.to_le_bytes(), id as u64) as i64
+    XxHash3_64::oneshot_with_seed(id as u64, &data_hash.to_le_bytes()) as i64
 }
 
 /// Adds one chunk.
@@ -69,21 +69,26 @@ pub(super) fn read(
     }
 }
 
+/// Whether the chunk is there, of the right length, and its checksum agrees.
+///
+/// A `SELECT` of the data would make SQLite gather large values in memory of its own before we copy
+/// them; incremental blob I/O copies from the page to `into`.
 fn copy(connection: &Connection, id: i64, into: &mut [u8]) -> Result<bool, StoreError> {
     let mut select =
-        connection.prepare_cached("SELECT checksum, data FROM chunks WHERE id = ?1")?;
-    let intact = select
-        .query_row([id], |row| {
-            let expected: i64 = row.get(0)?;
-            let data = row.get_ref(1)?.as_blob().unwrap_or_default();
-            if data.len() != into.len() {
-                return Ok(false);
-            }
-            into.copy_from_slice(data);
-            Ok(checksum(id, data_hash(into)) == expected)
-        })
+        connection.prepare_cached("SELECT checksum, length(data) FROM chunks WHERE id = ?1")?;
+    let row: Option<(i64, i64)> = select
+        .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
-    Ok(intact.unwrap_or(false))
+    let Some((expected, length_bytes)) = row else {
+        return Ok(false);
+    };
+    if length_bytes != into.len() as i64 {
+        return Ok(false);
+    }
+    connection
+        .blob_open("main", "chunks", "data", id, true)?
+        .read_at_exact(into, 0)?;
+    Ok(checksum(id, data_hash(into)) == expected)
 }
 
 /// Deletes some chunks of an artifact; whether that was all of them.
