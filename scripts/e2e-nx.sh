@@ -330,7 +330,7 @@ expect_puts() {
   done
 }
 
-puts_of() { tail -n "+$((log_mark + 1))" "$server_log" | grep -E "method=PUT path=/+v1/cache/$1( |\$)"; }
+puts_of() { tail -n "+$((log_mark + 1))" "$server_log" | grep -E "method=PUT .*path=\"?/+v1/cache/$1\"?( |\$)"; }
 
 # remember NAME: keeps the state of all outputs, and what the tasks said, to compare with.
 remember() {
@@ -657,7 +657,7 @@ main() {
   done
   for version in "${versions[@]}"; do test_version "$version"; done
   print_table
-  say "e2e-nx: ok: ${#versions[@]} versions of Nx, ${#scenarios[@]} scenarios each, $(as_seconds $(($(now_us) - started))) s"
+  say "e2e-nx: ok: ${#scenarios[@]} scenarios with Nx ${versions[*]}, $(as_seconds $(($(now_us) - started))) s"
 }
 
 main "$@"
