@@ -36,6 +36,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly here
 readonly tools=$here/e2e-nx
 readonly cache=${CACHESRV_E2E_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/cachesrv-e2e}
+readonly keep=${CACHESRV_E2E_KEEP:-}
 
 work=''           # everything temporary
 run=''            # the part of it that belongs to the version under test
@@ -82,7 +83,7 @@ clean_up() {
   ((${#nx_pids[@]} == 0)) || kill "${nx_pids[@]}" 2>/dev/null || true
   [[ -z $server_pid ]] || kill -9 "$server_pid" 2>/dev/null || true
   wait 2>/dev/null || true
-  if [[ -n $work && ${CACHESRV_E2E_KEEP:-} == 1 ]]; then
+  if [[ -n $work && $keep == 1 ]]; then
     say "kept: $work"
   elif [[ -n $work ]]; then
     rm -rf "$work"
@@ -330,7 +331,7 @@ expect_puts() {
   done
 }
 
-puts_of() { tail -n "+$((log_mark + 1))" "$server_log" | grep -E "method=PUT path=/+v1/cache/$1( |\$)"; }
+puts_of() { tail -n "+$((log_mark + 1))" "$server_log" | grep -E "method=PUT .*path=\"?/+v1/cache/$1\"?( |\$)"; }
 
 # remember NAME: keeps the state of all outputs, and what the tasks said, to compare with.
 remember() {
@@ -619,7 +620,7 @@ test_version() {
   for scenario in "${scenarios[@]}"; do
     timed "$version" "$scenario" "scenario_$scenario"
   done
-  [[ ${CACHESRV_E2E_KEEP:-} == 1 ]] || rm -rf "$run"
+  [[ $keep == 1 ]] || rm -rf "$run"
 }
 
 print_table() {
@@ -657,7 +658,7 @@ main() {
   done
   for version in "${versions[@]}"; do test_version "$version"; done
   print_table
-  say "e2e-nx: ok: ${#versions[@]} versions of Nx, ${#scenarios[@]} scenarios each, $(as_seconds $(($(now_us) - started))) s"
+  say "e2e-nx: ok: ${#scenarios[@]} scenarios with Nx ${versions[*]}, $(as_seconds $(($(now_us) - started))) s"
 }
 
 main "$@"
