@@ -38,15 +38,15 @@ pub struct Options {
     #[arg(long)]
     rounds: Option<usize>,
 
-    /// Time of one server in one cell and round [default: 800, or 300 with --quick]
+    /// Time of one server in one cell and round [default: 800, or 250 with --quick]
     #[arg(long)]
     slice_ms: Option<u64>,
 
-    /// Most bytes that one server stores in one cell and round [default: 1.6e9, or 6.4e8 with --quick]
+    /// Most bytes that one server stores in one cell and round [default: 1.6e9, or 4.3e8 with --quick]
     #[arg(long)]
     put_bytes: Option<u64>,
 
-    /// One short round of everything, in about three minutes
+    /// One short round of everything in about three minutes: a look, too noisy for verdicts
     #[arg(long)]
     quick: bool,
 
@@ -107,10 +107,10 @@ impl Plan {
             servers: options.servers,
             parts: options.parts,
             rounds: options.rounds.unwrap_or(quick(1, 3) as usize).max(1),
-            slice: Duration::from_millis(options.slice_ms.unwrap_or(quick(300, 800))),
+            slice: Duration::from_millis(options.slice_ms.unwrap_or(quick(250, 800))),
             put_bytes: options
                 .put_bytes
-                .unwrap_or(quick(640_000_000, 1_680_000_000)),
+                .unwrap_or(quick(430_000_000, 1_680_000_000)),
             markdown: options.markdown,
             setup: Setup {
                 cachesrv: std::path::absolute(options.cachesrv.unwrap_or_else(built))?,

@@ -102,7 +102,7 @@ pub fn or_dash(value: Option<f64>, show: impl Fn(f64) -> String) -> String {
 }
 
 pub fn ratio(value: f64) -> String {
-    format!("{value:.2}")
+    three_digits(value)
 }
 
 /// Three digits and a unit.
