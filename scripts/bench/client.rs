@@ -6,7 +6,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use xxhash_rust::xxh3::Xxh3;
+use std::hash::Hasher;
+use twox_hash::XxHash3_64;
 
 /// What is read at once, into one buffer that every response uses again.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -47,9 +48,9 @@ impl Client {
 
     /// Reads an artifact and returns the checksum of what arrived.
     pub fn get_checksum(&mut self, hash: &str, size_bytes: u64) -> Result<u64> {
-        let mut checksum = Xxh3::new();
-        self.get_with(hash, 200, Some(size_bytes), |part| checksum.update(part))?;
-        Ok(checksum.digest())
+        let mut checksum = XxHash3_64::new();
+        self.get_with(hash, 200, Some(size_bytes), |part| checksum.write(part))?;
+        Ok(checksum.finish())
     }
 
     /// Asks for an artifact that does not exist.

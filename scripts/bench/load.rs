@@ -8,7 +8,7 @@ use std::sync::{Barrier, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use crate::client::Client;
 use crate::histogram::Histogram;
@@ -133,7 +133,7 @@ pub fn gets(
         }
         let checksum = client.get_checksum(&hashes[0], size)?;
         ensure!(
-            checksum == xxh3_64(bodies.get(0)),
+            checksum == XxHash3_64::oneshot(bodies.get(0)),
             "GET {} returned other bytes",
             hashes[0]
         );
