@@ -11,6 +11,9 @@ use super::error::StoreError;
 /// Bytes in every chunk but the last of an artifact.
 pub const CHUNK_BYTES: usize = 256 * 1024;
 
+/// What surely lies in one page of 16 KiB, with its row and the page's header around it.
+const IN_PAGE_BYTES_MAX: usize = 15 * 1024;
+
 /// Bits of a chunk's id that hold its place in the artifact.
 const SEQUENCE_BITS: u32 = 20;
 
@@ -70,25 +73,56 @@ pub(super) fn read(
 }
 
 /// Whether the chunk is there, of the right length, and its checksum agrees.
-///
-/// A `SELECT` of the data would make SQLite gather large values in memory of its own before we copy
-/// them; incremental blob I/O copies from the page to `into`.
 fn copy(connection: &Connection, id: i64, into: &mut [u8]) -> Result<bool, StoreError> {
+    let expected = if into.len() <= IN_PAGE_BYTES_MAX {
+        copy_small(connection, id, into)?
+    } else {
+        copy_large(connection, id, into)?
+    };
+    Ok(expected.is_some_and(|expected| checksum(id, data_hash(into)) == expected))
+}
+
+/// Copies a chunk that lies in one page; the checksum it should have, or `None` if it is not there.
+fn copy_small(
+    connection: &Connection,
+    id: i64,
+    into: &mut [u8],
+) -> Result<Option<i64>, StoreError> {
+    let mut select =
+        connection.prepare_cached("SELECT checksum, data FROM chunks WHERE id = ?1")?;
+    let expected = select.query_row([id], |row| {
+        let data = row.get_ref(1)?.as_blob().unwrap_or_default();
+        if data.len() != into.len() {
+            return Ok(None);
+        }
+        into.copy_from_slice(data);
+        row.get(0).map(Some)
+    });
+    Ok(expected.optional()?.flatten())
+}
+
+/// The same for a chunk that spans pages: a `SELECT` would make SQLite gather it in memory of its own
+/// before we copy it, incremental blob I/O copies from the pages to `into`.
+fn copy_large(
+    connection: &Connection,
+    id: i64,
+    into: &mut [u8],
+) -> Result<Option<i64>, StoreError> {
     let mut select =
         connection.prepare_cached("SELECT checksum, length(data) FROM chunks WHERE id = ?1")?;
     let row: Option<(i64, i64)> = select
         .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     let Some((expected, length_bytes)) = row else {
-        return Ok(false);
+        return Ok(None);
     };
     if length_bytes != into.len() as i64 {
-        return Ok(false);
+        return Ok(None);
     }
     connection
         .blob_open("main", "chunks", "data", id, true)?
         .read_at_exact(into, 0)?;
-    Ok(checksum(id, data_hash(into)) == expected)
+    Ok(Some(expected))
 }
 
 /// Deletes some chunks of an artifact; whether that was all of them.

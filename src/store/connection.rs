@@ -88,8 +88,10 @@ pub(super) fn configure(
     // A damaged or hostile file must not get code to run, nor its schema changed behind our back.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-    // Finds damaged pages while they are parsed instead of believing them.
-    connection.pragma_update(None, "cell_size_check", true)?;
+    // Finds damaged pages while they are parsed instead of believing them, wherever pages are changed.
+    // Readers do without: it walks every cell of each page on the way, which doubled the cost of a
+    // small GET among 20,000 artifacts (4.9 µs to 10.9 µs), and what they serve has its checksum.
+    connection.pragma_update(None, "cell_size_check", role != Role::Reader)?;
     // References between tables are part of the schema, but SQLite asks each connection to hold them.
     connection.pragma_update(None, "foreign_keys", true)?;
     // Nothing of ours may land in a file that this program does not guard.
