@@ -8,6 +8,7 @@ mod support;
 
 use std::sync::{Arc, Barrier};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use support::dir::number;
 use support::{Answer, Client, Dir, Server, Token, eventually, noise};
@@ -327,6 +328,10 @@ fn a_database_that_stays_busy_is_not_stored_on_put_and_does_not_concern_get() {
     stored(&client.put("there", &noise(1, MIB)));
     let other = cache.dir.sqlite();
     other.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+    let began = Instant::now();
+    refused(&client.put("new", b"bytes"), 403, BUSY);
+    // Ten times what was configured, so that a slow machine is no failure.
+    assert!(began.elapsed() < Duration::from_secs(10), "{began:?}");
     for size in [10, 300_000, 5 * MIB] {
         refused(&client.put("new", &noise(2, size)), 403, BUSY);
         found(&client.get("there"), &noise(1, MIB));

@@ -103,6 +103,11 @@ impl Store {
         schema::migrate(&mut first, path)?;
         let interrupted_uploads =
             artifacts::condemn_interrupted(&first).map_err(|e| OpenError::from_store(path, e))?;
+        // While it opens, the file may belong to an admin command; from now on requests wait for the lock,
+        // and for no longer than they are told to.
+        first
+            .busy_timeout(options.wait)
+            .map_err(|error| schema::open_error(path, error))?;
         let spawn_error = |source| OpenError::Io {
             action: "start a thread for",
             path: path.into(),

@@ -66,6 +66,12 @@ pub(super) fn open_error(path: &Path, error: rusqlite::Error) -> OpenError {
     let path = path.to_owned();
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase) => OpenError::NotOurs(path),
+        // The file can be written, or it would not have been locked: its directory cannot.
+        Some(rusqlite::ErrorCode::ReadOnly) => OpenError::Io {
+            action: "create a log beside",
+            path,
+            source: std::io::ErrorKind::PermissionDenied.into(),
+        },
         Some(rusqlite::ErrorCode::DatabaseCorrupt) => OpenError::Corrupt {
             path,
             message: error.to_string(),

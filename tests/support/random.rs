@@ -21,6 +21,11 @@ impl Random {
         Self(seed)
     }
 
+    /// Another source, for another thread.
+    pub fn fork(&mut self) -> Self {
+        Self(self.number())
+    }
+
     pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
