@@ -6,6 +6,7 @@
 
 mod support;
 
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -278,4 +279,27 @@ fn a_plain_copy_of_the_one_file_serves_everything_once_writes_paused() {
     assert_eq!(client.put("later", b"other").status, 200);
     assert_eq!(server.client(&token).get("later").body, b"bytes");
     only_whole_artifacts_are_left(&copy);
+}
+
+#[test]
+fn a_server_that_is_killed_while_it_makes_its_database_can_be_started_again() {
+    for round in 0..20 {
+        let dir = Dir::new();
+        let mut serve = dir.command(support::dir::BINARY);
+        serve.args(["serve", "--listen", "127.0.0.1:0"]);
+        let mut first = serve.stderr(Stdio::null()).spawn().expect("it starts");
+        // At the moment when the file has its first bytes, which say whose it is.
+        while std::fs::metadata(dir.db()).map_or(0, |file| file.len()) == 0 {
+            std::hint::spin_loop();
+        }
+        first.kill().expect("it runs");
+        first.wait().expect("it ends");
+        let header = std::fs::read(dir.db()).expect("a file");
+        assert_eq!(&header[68..72], b"csrv", "round {round}");
+        let server = (round % 2 == 0).then(|| Server::start(&dir));
+        let token = dir.token("write");
+        let server = server.unwrap_or_else(|| Server::start(&dir));
+        assert_eq!(server.client(&token).put("1", b"bytes").status, 200);
+        only_whole_artifacts_are_left(&dir);
+    }
 }
