@@ -6,6 +6,7 @@ mod support;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use support::dir::{BINARY, number, run, sqlite};
 use support::{Dir, Outcome, Random, Server, Token, eventually, noise};
@@ -554,7 +555,11 @@ fn a_disk_that_fills_up_during_an_upload_costs_this_upload_only() {
             answer.head
         );
         assert!(size < MIB || !is_stored, "there was no room for it");
-        small.holds("kept", Some(&noise(1, MIB)));
+        // Long enough for the cleaner to look, and to fail: what it frees must be written down first.
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(2500) {
+            small.holds("kept", Some(&noise(1, MIB)));
+        }
         small.holds(cut, is_stored.then_some(&bytes[..]));
         small.free("rest");
         eventually("there is room again", || {
