@@ -445,7 +445,7 @@ fn two_hundred_first_requests_at_once_all_succeed() {
         thread::spawn(move || {
             start.wait();
             let hash = number.to_string();
-            if number % 2 == 0 {
+            if number.is_multiple_of(2) {
                 client.get(&hash).status
             } else {
                 client.put(&hash, b"bytes").status
@@ -454,7 +454,7 @@ fn two_hundred_first_requests_at_once_all_succeed() {
     };
     let running: Vec<_> = (0..CLIENTS).map(ask).collect();
     for (number, client) in running.into_iter().enumerate() {
-        let expected = if number % 2 == 0 { 404 } else { 200 };
+        let expected = if number.is_multiple_of(2) { 404 } else { 200 };
         assert_eq!(client.join().expect("an answer"), expected, "{number}");
     }
 }

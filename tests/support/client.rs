@@ -21,12 +21,13 @@ impl Client {
 
     /// The head of a request; `fields` are whole lines.
     pub fn head(&self, method: &str, path: &str, fields: &[&str]) -> String {
+        let token = self.token.as_ref();
+        let authorization = token.map(|token| format!("Authorization: Bearer {token}"));
+        let lines = authorization.iter().map(String::as_str);
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: cache\r\n");
-        if let Some(token) = &self.token {
-            head += &format!("Authorization: Bearer {token}\r\n");
-        }
-        for field in fields {
-            head += &format!("{field}\r\n");
+        for line in lines.chain(fields.iter().copied()) {
+            head.push_str(line);
+            head.push_str("\r\n");
         }
         head + "\r\n"
     }

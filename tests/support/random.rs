@@ -43,8 +43,10 @@ impl Random {
 /// `length` bytes that no compression helps with; the same for the same seed.
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut random = Random(seed);
-    let words = (0..length.div_ceil(8)).flat_map(|_| random.number().to_le_bytes());
-    let mut bytes: Vec<u8> = words.collect();
-    bytes.truncate(length);
+    let mut bytes = vec![0; length];
+    // By words: debug builds are slow with iterators over bytes.
+    for word in bytes.chunks_mut(8) {
+        word.copy_from_slice(&random.number().to_le_bytes()[..word.len()]);
+    }
     bytes
 }
