@@ -3,9 +3,13 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
 
 use rusqlite::Connection;
 use tempfile::TempDir;
+
+use super::PATIENCE;
 
 /// The executable that cargo built for these tests.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_cachesrv");
@@ -131,9 +135,19 @@ impl Dir {
     }
 }
 
-/// Runs a command to its end.
+/// Runs a command to its end; one that has none, such as a server that should not have started, fails.
+#[track_caller]
 pub fn run(command: &mut Command) -> Outcome {
-    let output = command.output().expect("the program starts");
+    let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = piped.spawn().expect("the program starts");
+    let kill = format!("kill -KILL {}", child.id());
+    let (sender, ended) = mpsc::channel();
+    thread::spawn(move || sender.send(child.wait_with_output()));
+    let Ok(output) = ended.recv_timeout(PATIENCE) else {
+        let _ = Command::new("sh").args(["-c", &kill]).status();
+        panic!("{command:?} does not end");
+    };
+    let output = output.expect("its output is read");
     let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
     Outcome {
         code: output.status.code(),
