@@ -60,7 +60,15 @@ impl Api {
         match upload.finish().map_err(|error| self.store_failed(&error))? {
             Stored::New => Ok(()),
             Stored::Exists => Err(Refusal::Exists.into()),
-            Stored::TokenNotLive => Err(Refusal::Credential(auth::Refusal::Revoked).into()),
+            Stored::TokenNotLive => Err(self.why_dead(request).into()),
+        }
+    }
+
+    /// What became of a token that was good when the upload began.
+    fn why_dead(&self, request: &Request<'_>) -> Refusal {
+        match self.admit(request) {
+            Err(refusal @ Refusal::Credential(_)) => refusal,
+            _ => Refusal::Credential(auth::Refusal::Revoked),
         }
     }
 

@@ -47,12 +47,8 @@ pub enum Revoked {
 impl Admin {
     /// Opens the database at `path`, which must be there.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        match file::inspect(path)? {
-            Content::Ours { schema_version } if schema_version >= schema::VERSION => {
-                Self::connect(path)
-            }
-            _ => Self::open_or_create(path),
-        }
+        file::inspect(path)?;
+        Self::open_or_create(path)
     }
 
     /// Opens the database at `path`; creates it, or brings it forward, when no server is using it.
@@ -60,8 +56,9 @@ impl Admin {
         if path.exists()
             && let Content::Ours { schema_version } = file::inspect(path)?
             && schema_version >= schema::VERSION
+            && let Some(admin) = Self::connect(path)?
         {
-            return Self::connect(path);
+            return Ok(admin);
         }
         let lock = match FileLock::acquire(path, true) {
             Err(OpenError::InUse(path)) => return Self::beside_a_starting_server(path),
@@ -78,15 +75,18 @@ impl Admin {
 
     /// A server that was creating or migrating the file when we looked has done so by now.
     fn beside_a_starting_server(path: PathBuf) -> Result<Self, OpenError> {
-        match file::inspect(&path)? {
-            Content::Ours { schema_version } if schema_version >= schema::VERSION => {
-                Self::connect(&path)
-            }
-            _ => Err(OpenError::OlderInUse(path)),
+        if let Content::Ours { schema_version } = file::inspect(&path)?
+            && schema_version >= schema::VERSION
+            && let Some(admin) = Self::connect(&path)?
+        {
+            return Ok(admin);
         }
+        Err(OpenError::OlderInUse(path))
     }
 
-    fn connect(path: &Path) -> Result<Self, OpenError> {
+    /// `None` where the header promised too much: its transaction was cut by a crash, and opening the
+    /// file has undone it.
+    fn connect(path: &Path) -> Result<Option<Self>, OpenError> {
         let admin = Self::connect_raw(path)?;
         // The header may be older than the log.
         let found = schema::version(&admin.connection).map_err(|e| schema::open_error(path, e))?;
@@ -97,7 +97,7 @@ impl Admin {
                 known: schema::VERSION,
             });
         }
-        Ok(admin)
+        Ok((found == schema::VERSION).then_some(admin))
     }
 
     fn connect_raw(path: &Path) -> Result<Self, OpenError> {

@@ -2,8 +2,11 @@
 //!
 //! Hiding an artifact is one row; freeing its pages is work. The grace lets a reader that found the
 //! artifact before it was hidden finish; one that is slower still is cut (see `api`).
+//!
+//! Hiding what is left of an upload is a write too, which a full disk or a busy database refuses just
+//! when it is needed most: it is tried again until it is done.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -11,8 +14,9 @@ use rusqlite::Connection;
 
 use super::connection::PAGE_SIZE_BYTES;
 use super::error::StoreError;
+use super::model::Condemned;
 use super::space::Space;
-use super::ticket::Weight;
+use super::ticket::{Ticket, Weight};
 use super::writer::Writer;
 use super::{artifacts, chunks, now_ms};
 
@@ -25,6 +29,50 @@ const TICK: Duration = Duration::from_secs(1);
 /// How long to wait for the writer before trying again at the next tick.
 const WAIT: Duration = Duration::from_mins(1);
 
+/// What uploads that ended without an artifact left in the file.
+#[derive(Default)]
+pub(super) struct Leftovers(Mutex<Vec<Leftover>>);
+
+/// The row of one such upload.
+pub(super) enum Leftover {
+    /// It is there.
+    Begun(i64),
+    /// A batch was being written when the upload ended; the row is there already, if it was not the first.
+    InFlight(Ticket<i64>, Option<i64>),
+}
+
+impl Leftovers {
+    /// Leaves a row to the cleaner.
+    pub fn add(&self, leftover: Leftover) {
+        self.lock().push(leftover);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Leftover>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hides all of them; those that cannot be hidden stay for the next time.
+    fn condemn(&self, writer: &Writer) {
+        let all = std::mem::take(&mut *self.lock());
+        for leftover in all {
+            let id = match leftover {
+                Leftover::Begun(id) => Some(id),
+                Leftover::InFlight(ticket, begun) => {
+                    ticket.wait(Instant::now() + WAIT).ok().or(begun)
+                }
+            };
+            // What was not written needs no hiding.
+            let Some(id) = id else { continue };
+            let ticket = writer.submit(Weight::Small(0), move |connection| {
+                artifacts::condemn(connection, id, Condemned::Unfinished)
+            });
+            if ticket.wait(Instant::now() + WAIT).is_err() {
+                self.add(Leftover::Begun(id));
+            }
+        }
+    }
+}
+
 /// The thread that frees; ends when dropped.
 pub(super) struct Cleaner {
     stop: Arc<(Mutex<bool>, Condvar)>,
@@ -33,19 +81,25 @@ pub(super) struct Cleaner {
 
 impl Cleaner {
     /// Starts the thread.
-    pub fn start(writer: Arc<Writer>, space: Arc<Space>) -> std::io::Result<Self> {
+    pub fn start(
+        writer: Arc<Writer>,
+        space: Arc<Space>,
+        leftovers: Arc<Leftovers>,
+    ) -> std::io::Result<Self> {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let signal = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
             .name("cleaner".to_owned())
             .spawn(move || {
                 while !wait_for_stop(&signal) {
+                    leftovers.condemn(&writer);
                     while matches!(clean_some(&writer, &space), Ok(Progress::More)) {
                         if is_stopped(&signal) {
-                            return;
+                            break;
                         }
                     }
                 }
+                leftovers.condemn(&writer);
             })?;
         Ok(Self {
             stop,

@@ -79,6 +79,7 @@ pub struct Store {
     writer: Arc<writer::Writer>,
     _lock: file::FileLock,
     space: Arc<space::Space>,
+    leftovers: Arc<cleaner::Leftovers>,
     upload_buffers: Arc<BufferPool>,
     download_buffers: Arc<BufferPool>,
     wait: Duration,
@@ -103,6 +104,11 @@ impl Store {
         schema::migrate(&mut first, path)?;
         let interrupted_uploads =
             artifacts::condemn_interrupted(&first).map_err(|e| OpenError::from_store(path, e))?;
+        // While it opens, the file may belong to an admin command; from now on requests wait for the lock,
+        // and for no longer than they are told to.
+        first
+            .busy_timeout(options.wait)
+            .map_err(|error| schema::open_error(path, error))?;
         let spawn_error = |source| OpenError::Io {
             action: "start a thread for",
             path: path.into(),
@@ -112,15 +118,21 @@ impl Store {
         let readers = open_readers(path, profile, options.wait)?;
         let writer = Arc::new(writer::Writer::start(first).map_err(spawn_error)?);
         let space = space::Space::new(path);
+        let leftovers = Arc::new(cleaner::Leftovers::default());
         Ok(Self {
             readers,
             _checkpointer: checkpointer::Checkpointer::start(checkpoints, &writer.shared(), path)
                 .map_err(spawn_error)?,
-            _cleaner: cleaner::Cleaner::start(Arc::clone(&writer), Arc::clone(&space))
-                .map_err(spawn_error)?,
+            _cleaner: cleaner::Cleaner::start(
+                Arc::clone(&writer),
+                Arc::clone(&space),
+                Arc::clone(&leftovers),
+            )
+            .map_err(spawn_error)?,
             writer,
             _lock: lock,
             space,
+            leftovers,
             upload_buffers: BufferPool::new(options.upload_memory_bytes),
             download_buffers: BufferPool::new(DOWNLOAD_MEMORY_BYTES),
             wait: options.wait,

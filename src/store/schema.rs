@@ -23,15 +23,6 @@ pub const VERSION: u32 = MIGRATIONS.len() as u32;
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     let fail = |error| open_error(path, error);
     let mut version = version(connection).map_err(fail)?;
-    if version == 0 {
-        // Both must be set before the first page is written, and hold for the life of the file.
-        connection
-            .pragma_update(None, "page_size", PAGE_SIZE_BYTES as i64)
-            .map_err(fail)?;
-        connection
-            .pragma_update(None, "auto_vacuum", "INCREMENTAL")
-            .map_err(fail)?;
-    }
     if version > VERSION {
         return Err(OpenError::Newer {
             path: path.to_owned(),
@@ -39,10 +30,14 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Op
             known: VERSION,
         });
     }
+    let mmap_size_bytes = unmap(connection).map_err(fail)?;
     for migration in &MIGRATIONS[version as usize..] {
         version += 1;
         apply(connection, migration, version).map_err(fail)?;
     }
+    connection
+        .pragma_update(None, "mmap_size", mmap_size_bytes)
+        .map_err(fail)?;
     connection
         .pragma_update(None, "journal_mode", "WAL")
         .map_err(fail)
@@ -53,8 +48,25 @@ pub(super) fn version(connection: &Connection) -> rusqlite::Result<u32> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
+/// Turns the memory mapping off; how large it was. With a mapping SQLite lengthens the file by zeros
+/// before it writes to it, and a new file whose header is zeros says nothing of what it is.
+fn unmap(connection: &Connection) -> rusqlite::Result<i64> {
+    let size_bytes = connection.pragma_query_value(None, "mmap_size", |row| row.get(0));
+    connection.pragma_update(None, "mmap_size", 0)?;
+    size_bytes
+}
+
 fn apply(connection: &mut Connection, migration: &str, version: u32) -> rusqlite::Result<()> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if version == 1 {
+        // Must be set before the first page is written, and holds for the life of the file.
+        connection.pragma_update(None, "page_size", PAGE_SIZE_BYTES as i64)?;
+    }
+    // Deferred, because `auto_vacuum` must be set before the first page is written, too; on its own it
+    // would write that page, without the mark of ours. Nobody else writes: the file is locked.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
+    if version == 1 {
+        transaction.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    }
     transaction.execute_batch(migration)?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", version)?;
@@ -66,6 +78,12 @@ pub(super) fn open_error(path: &Path, error: rusqlite::Error) -> OpenError {
     let path = path.to_owned();
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase) => OpenError::NotOurs(path),
+        // The file can be written, or it would not have been locked: its directory cannot.
+        Some(rusqlite::ErrorCode::ReadOnly) => OpenError::Io {
+            action: "create a log beside",
+            path,
+            source: std::io::ErrorKind::PermissionDenied.into(),
+        },
         Some(rusqlite::ErrorCode::DatabaseCorrupt) => OpenError::Corrupt {
             path,
             message: error.to_string(),

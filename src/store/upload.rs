@@ -13,8 +13,9 @@ use super::Store;
 use super::artifacts;
 use super::buffers::Buffer;
 use super::chunks::{self, CHUNK_BYTES};
+use super::cleaner::Leftover;
 use super::error::StoreError;
-use super::model::{Condemned, NewArtifact, Stored};
+use super::model::{NewArtifact, Stored};
 use super::space::Reservation;
 use super::ticket::{Ticket, Weight};
 use super::tokens;
@@ -58,8 +59,8 @@ struct Chunk {
 enum Row {
     /// Not written: everything so far is in memory.
     None,
-    /// Being written with the batch that is in flight.
-    InFlight(Ticket<i64>),
+    /// Being written with the batch that is in flight; there already, if an earlier batch has begun it.
+    InFlight(Ticket<i64>, Option<i64>),
     /// Written, as an upload.
     Begun(i64),
 }
@@ -177,7 +178,7 @@ impl<'s> Upload<'s> {
             batch.insert(connection, id)?;
             Ok(id)
         });
-        self.row = Row::InFlight(ticket);
+        self.row = Row::InFlight(ticket, row);
         Ok(())
     }
 
@@ -185,10 +186,12 @@ impl<'s> Upload<'s> {
     fn settle(&mut self) -> Result<Option<i64>, StoreError> {
         match std::mem::replace(&mut self.row, Row::None) {
             Row::None => Ok(None),
-            Row::InFlight(ticket) => {
-                let id = ticket.wait(deadline(self.store.wait))?;
-                self.row = Row::Begun(id);
-                Ok(Some(id))
+            Row::InFlight(ticket, begun) => {
+                let written = ticket.wait(deadline(self.store.wait));
+                // A batch that failed leaves the ones before it.
+                let id = written.as_ref().ok().copied().or(begun);
+                self.row = id.map_or(Row::None, Row::Begun);
+                Ok(Some(written?))
             }
             Row::Begun(id) => {
                 self.row = Row::Begun(id);
@@ -200,19 +203,12 @@ impl<'s> Upload<'s> {
 
 impl Drop for Upload<'_> {
     fn drop(&mut self) {
-        let row = match std::mem::replace(&mut self.row, Row::None) {
+        let leftover = match std::mem::replace(&mut self.row, Row::None) {
             Row::None => return,
-            row => row,
+            Row::InFlight(ticket, begun) => Leftover::InFlight(ticket, begun),
+            Row::Begun(id) => Leftover::Begun(id),
         };
-        // Bulk jobs run in order, so a batch that is still in flight has its answer by then.
-        self.store.writer.submit(Weight::Bulk, move |connection| {
-            let id = match row {
-                Row::Begun(id) => id,
-                Row::InFlight(ticket) => ticket.wait(std::time::Instant::now())?,
-                Row::None => return Ok(false),
-            };
-            artifacts::condemn(connection, id, Condemned::Unfinished)
-        });
+        self.store.leftovers.add(leftover);
     }
 }
 

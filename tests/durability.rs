@@ -1,0 +1,305 @@
+//! What survives: a server that is killed at any moment, stopped, or copied.
+//!
+//! Guaranteed after SIGKILL: every artifact whose PUT was answered by 200 is whole; of every other one
+//! nothing can be seen, or all of it (its answer was lost on the way); its hash can be stored; what was
+//! left of it in the file is freed. A clean stop leaves one file, and so do writes that pause.
+
+mod support;
+
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use support::{Client, Dir, Random, Server, Token, eventually, noise};
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * 1024;
+const SIGKILL: i32 = 9;
+
+/// Rounds of killing.
+const ROUNDS: u64 = 10;
+
+/// Clients that store while the server is killed.
+const WRITERS: u64 = 4;
+
+/// An upload and what became of it. Its bytes follow from its hash, which is a number, and its size.
+#[derive(Clone)]
+struct Sent {
+    hash: u64,
+    size: usize,
+    acknowledged: bool,
+}
+
+impl Sent {
+    fn name(&self) -> String {
+        self.hash.to_string()
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        noise(self.hash, self.size)
+    }
+}
+
+/// Stores one artifact after the other until the server is gone.
+fn store_until_killed(
+    mut client: Client,
+    mut random: Random,
+    first: u64,
+    acks: &AtomicUsize,
+) -> Vec<Sent> {
+    let mut all = Vec::new();
+    for hash in first.. {
+        let sizes = [100, 100 * KIB, 400 * KIB, 3 * MIB, 8 * MIB];
+        let size = sizes[random.below(5) as usize] + random.below(1000) as usize;
+        let mut sent = Sent {
+            hash,
+            size,
+            acknowledged: false,
+        };
+        let answer = client.try_put(&sent.name(), &sent.bytes());
+        if let Ok(answer) = &answer {
+            assert_eq!(answer.status, 200, "{}", answer.head);
+            sent.acknowledged = true;
+            acks.fetch_add(1, Ordering::SeqCst);
+        }
+        all.push(sent);
+        if answer.is_err() {
+            break;
+        }
+    }
+    all
+}
+
+/// Whether the server has this artifact; it must have all of it or nothing.
+fn has(client: &mut Client, sent: &Sent) -> bool {
+    let answer = client.get(&sent.name());
+    match answer.status {
+        200 => {
+            assert!(answer.body == sent.bytes(), "{} is not whole", sent.hash);
+            true
+        }
+        404 => false,
+        status => panic!("{status} for {}", sent.hash),
+    }
+}
+
+/// No row and no chunk but those of stored artifacts, and every one of them whole.
+fn only_whole_artifacts_are_left(dir: &Dir) {
+    eventually("what was interrupted is freed", || {
+        let others = dir.number("SELECT count(*) FROM artifacts WHERE state <> 'stored'");
+        let orphans = dir
+            .number("SELECT count(*) FROM chunks WHERE id >> 20 NOT IN (SELECT id FROM artifacts)");
+        (others + orphans == 0).then_some(())
+    });
+    let wrong = "SELECT count(*) FROM artifacts WHERE size_bytes <>
+                 (SELECT coalesce(sum(length(data)), 0) FROM chunks WHERE chunks.id >> 20 = artifacts.id)";
+    assert_eq!(dir.number(wrong), 0);
+    let verdict: String = dir
+        .sqlite()
+        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+        .expect("a verdict");
+    assert_eq!(verdict, "ok");
+}
+
+#[test]
+fn a_killed_server_loses_nothing_that_it_acknowledged() {
+    let mut random = Random::seeded();
+    let dir = Dir::new();
+    let token = dir.token("write");
+    let mut kept: Vec<Sent> = Vec::new();
+    let mut interrupted = 0;
+    for round in 0..ROUNDS {
+        let server = Server::start(&dir);
+        let acks = Arc::new(AtomicUsize::new(0));
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let client = server.client(&token);
+                let first = (round * WRITERS + writer) * 1_000_000;
+                let (random, acks) = (random.fork(), Arc::clone(&acks));
+                thread::spawn(move || store_until_killed(client, random, first, &acks))
+            })
+            .collect();
+        // Right after an acknowledgement: this many of them.
+        let enough = random.below(20) as usize;
+        while acks.load(Ordering::SeqCst) < enough {
+            thread::yield_now();
+        }
+        let ended = server.kill();
+        assert_eq!(ended.signal(), Some(SIGKILL));
+        let sent: Vec<Sent> = writers
+            .into_iter()
+            .flat_map(|writer| writer.join().expect("a writer"))
+            .collect();
+        let server = Server::start(&dir);
+        let mut client = server.client(&token);
+        for sent in kept.iter().filter(|sent| sent.hash % 7 == round % 7) {
+            assert!(
+                has(&mut client, sent),
+                "{} of an earlier round is gone",
+                sent.hash
+            );
+        }
+        for mut sent in sent {
+            let is_there = has(&mut client, &sent);
+            assert!(
+                is_there || !sent.acknowledged,
+                "{} was acknowledged",
+                sent.hash
+            );
+            if !is_there {
+                interrupted += 1;
+                assert_eq!(client.put(&sent.name(), &sent.bytes()).status, 200);
+                assert!(has(&mut client, &sent));
+            }
+            sent.acknowledged = true;
+            kept.push(sent);
+        }
+        only_whole_artifacts_are_left(&dir);
+        // The next start finds nothing to sweep.
+        assert_eq!(server.stop().code(), Some(0));
+        let server = Server::start(&dir);
+        assert!(!server.log().contains("swept away"), "{}", server.log());
+        assert_eq!(server.stop().code(), Some(0));
+    }
+    println!(
+        "{} artifacts kept, {interrupted} uploads interrupted",
+        kept.len()
+    );
+    assert!(
+        interrupted > 0,
+        "no upload was interrupted: the test tests nothing"
+    );
+    let server = Server::start(&dir);
+    let mut client = server.client(&token);
+    for sent in &kept {
+        assert!(has(&mut client, sent), "{} is gone", sent.hash);
+    }
+}
+
+#[test]
+fn an_upload_that_a_crash_interrupts_is_swept_away_at_the_next_start() {
+    let dir = Dir::new();
+    let token = dir.token("write");
+    let server = Server::start(&dir);
+    let bytes = noise(1, 10 * MIB);
+    let mut client = server.client(&token);
+    client.begin_put("1", bytes.len());
+    client.raw.send(&bytes[..9 * MIB]);
+    eventually("a part of it is in the file", || {
+        (dir.number("SELECT count(*) FROM chunks") > 4).then_some(())
+    });
+    // Nobody sees it.
+    assert_eq!(server.client(&token).get("1").status, 404);
+    server.kill();
+    let server = Server::start(&dir);
+    server.wait_for_line("info swept away interrupted uploads uploads=1");
+    assert_eq!(server.client(&token).get("1").status, 404);
+    only_whole_artifacts_are_left(&dir);
+    assert_eq!(dir.number("SELECT count(*) FROM chunks"), 0);
+    assert_eq!(server.client(&token).put("1", &bytes).status, 200);
+    assert!(server.client(&token).get("1").body == bytes);
+}
+
+#[test]
+fn a_token_that_was_revoked_stays_revoked_when_everything_is_killed() {
+    let dir = Dir::new();
+    let token = dir.token("write");
+    let server = Server::start(&dir);
+    assert_eq!(server.client(&token).put("1", b"bytes").status, 200);
+    dir.cli(&["token", "revoke", &token.id]).done();
+    server.kill();
+    let server = Server::start(&dir);
+    assert_eq!(server.client(&token).get("1").status, 401);
+}
+
+/// Artifacts around the borders of what is stored how.
+fn fill(server: &Server, token: &Token) -> Vec<Sent> {
+    let sizes = [0, 1, 295, 128 * KIB, 256 * KIB + 1, 3 * MIB, 20 * MIB];
+    let sent = |(hash, &size): (usize, &usize)| Sent {
+        hash: hash as u64,
+        size,
+        acknowledged: true,
+    };
+    let all: Vec<Sent> = sizes.iter().enumerate().map(sent).collect();
+    let mut client = server.client(token);
+    for sent in &all {
+        assert_eq!(client.put(&sent.name(), &sent.bytes()).status, 200);
+    }
+    all
+}
+
+#[test]
+fn a_clean_stop_leaves_exactly_one_file_with_everything_in_it() {
+    let dir = Dir::new();
+    let token = dir.token("write");
+    for round in 0..3 {
+        let server = Server::start(&dir);
+        let mut all = Vec::new();
+        if round == 0 {
+            all = fill(&server, &token);
+        }
+        let mut client = server.client(&token);
+        assert_eq!(client.put(&format!("round-{round}"), b"bytes").status, 200);
+        for sent in &all {
+            assert!(has(&mut client, sent));
+        }
+        // One client stays connected, idle.
+        let ended = server.stop();
+        assert_eq!(
+            (ended.code(), ended.signal()),
+            (Some(0), None),
+            "{}",
+            ended.log
+        );
+        assert_eq!(dir.files(), ["cachesrv.db"]);
+    }
+}
+
+#[test]
+fn a_plain_copy_of_the_one_file_serves_everything_once_writes_paused() {
+    let dir = Dir::new();
+    let token = dir.token("write");
+    let server = Server::start(&dir);
+    let all = fill(&server, &token);
+    let log = dir.join("cachesrv.db-wal");
+    eventually("the log is empty", || {
+        (std::fs::metadata(&log).expect("a log").len() == 0).then_some(())
+    });
+    let copy = Dir::new();
+    std::fs::copy(dir.db(), copy.db()).expect("a copy");
+    // The original goes on, and the copy does not see it.
+    assert_eq!(server.client(&token).put("later", b"bytes").status, 200);
+    let second = Server::start(&copy);
+    let mut client = second.client(&token);
+    for sent in &all {
+        assert!(has(&mut client, sent), "{} is not in the copy", sent.hash);
+    }
+    assert_eq!(client.get("later").status, 404);
+    assert_eq!(client.put("later", b"other").status, 200);
+    assert_eq!(server.client(&token).get("later").body, b"bytes");
+    only_whole_artifacts_are_left(&copy);
+}
+
+#[test]
+fn a_server_that_is_killed_while_it_makes_its_database_can_be_started_again() {
+    for round in 0..20 {
+        let dir = Dir::new();
+        let mut serve = dir.command(support::dir::BINARY);
+        serve.args(["serve", "--listen", "127.0.0.1:0"]);
+        let mut first = serve.stderr(Stdio::null()).spawn().expect("it starts");
+        // At the moment when the file has its first bytes, which say whose it is.
+        while std::fs::metadata(dir.db()).map_or(0, |file| file.len()) == 0 {
+            std::hint::spin_loop();
+        }
+        first.kill().expect("it runs");
+        first.wait().expect("it ends");
+        let header = std::fs::read(dir.db()).expect("a file");
+        assert_eq!(&header[68..72], b"csrv", "round {round}");
+        let server = (round % 2 == 0).then(|| Server::start(&dir));
+        let token = dir.token("write");
+        let server = server.unwrap_or_else(|| Server::start(&dir));
+        assert_eq!(server.client(&token).put("1", b"bytes").status, 200);
+        only_whole_artifacts_are_left(&dir);
+    }
+}

@@ -1,0 +1,36 @@
+//! What the tests of the real binary share: a directory with its database, the command line, a running
+//! server with its log, and a client that knows the cache.
+//!
+//! Nothing here sleeps for readiness: a server says when it listens, and what no byte announces is
+//! looked at again and again, within a bound.
+
+#![allow(dead_code, unused_imports)] // Each test binary uses its own part.
+
+pub mod client;
+pub mod dir;
+pub mod random;
+pub mod raw;
+pub mod server;
+
+pub use client::Client;
+pub use dir::{Dir, Outcome, Token};
+pub use random::{Random, noise};
+pub use raw::{Answer, Raw};
+pub use server::Server;
+
+use std::time::{Duration, Instant};
+
+/// How long anything may take on a machine that does much else, before a test calls it stuck.
+pub const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Looks until `look` yields something; for states that no byte announces.
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < PATIENCE, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

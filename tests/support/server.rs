@@ -1,0 +1,190 @@
+//! A running `cachesrv serve`: started in a directory, known by its log, ended by a signal.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+
+use super::dir::{BINARY, Dir, Token};
+use super::raw::Raw;
+use super::{Client, PATIENCE, eventually};
+
+/// A server; killed when dropped. Its log is printed when the test panics.
+pub struct Server {
+    child: Child,
+    address: SocketAddr,
+    log: Log,
+    reader: Option<JoinHandle<()>>,
+    ended: bool,
+}
+
+/// What the server has written on stderr so far, and whether that was all.
+#[derive(Clone, Default)]
+struct Log(Arc<(Mutex<(String, bool)>, Condvar)>);
+
+/// How a server ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub status: ExitStatus,
+    pub log: String,
+}
+
+impl Ended {
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    pub fn signal(&self) -> Option<i32> {
+        self.status.signal()
+    }
+}
+
+impl Server {
+    pub fn start(dir: &Dir) -> Self {
+        Self::start_with(dir, &[])
+    }
+
+    /// Starts with further arguments, such as `--set limits.database_wait=1s`.
+    pub fn start_with(dir: &Dir, args: &[&str]) -> Self {
+        let mut command = dir.command(BINARY);
+        command
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(args);
+        Self::start_command(&mut command)
+    }
+
+    /// Starts whatever ends in a server that listens on a free port.
+    pub fn start_command(command: &mut Command) -> Self {
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        let log = Log::default();
+        let stderr = child.stderr.take().expect("stderr is a pipe");
+        let reader = log.clone().follow(stderr);
+        let mut server = Self {
+            child,
+            address: SocketAddr::from(([0, 0, 0, 0], 0)),
+            log,
+            reader: Some(reader),
+            ended: false,
+        };
+        let line = server.wait_for_line(" listening address=");
+        let address = line.rsplit('=').next().unwrap_or_default();
+        server.address = address.parse().expect("an address in the log");
+        server
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A client with this token.
+    pub fn client(&self, token: &Token) -> Client {
+        Client::new(self.address, Some(&token.secret))
+    }
+
+    /// A client without a token.
+    pub fn stranger(&self) -> Client {
+        Client::new(self.address, None)
+    }
+
+    pub fn connect(&self) -> Raw {
+        Raw::connect(self.address)
+    }
+
+    pub fn log(&self) -> String {
+        self.log.0.0.lock().unwrap().0.clone()
+    }
+
+    /// The first line of the log that contains `text`, waited for.
+    #[track_caller]
+    pub fn wait_for_line(&self, text: &str) -> String {
+        let found = self.log.wait(|log| {
+            let line = log.split_inclusive('\n').find(|line| line.contains(text))?;
+            line.strip_suffix('\n').map(str::to_owned)
+        });
+        found.unwrap_or_else(|| panic!("'{text}' is not in the log:\n{}", self.log()))
+    }
+
+    /// Asks the server to stop, and does not wait.
+    pub fn terminate(&self) {
+        let kill = format!("kill -TERM {}", self.pid());
+        let done = Command::new("sh").args(["-c", &kill]).status();
+        assert!(done.expect("sh starts").success(), "{kill}");
+    }
+
+    /// Stops the server as an operator does and waits for its end.
+    pub fn stop(self) -> Ended {
+        self.terminate();
+        self.wait()
+    }
+
+    /// Ends the server without a warning (SIGKILL).
+    pub fn kill(mut self) -> Ended {
+        self.child.kill().expect("the server runs");
+        self.wait()
+    }
+
+    /// Waits for the end that something has caused.
+    pub fn wait(mut self) -> Ended {
+        let status = eventually("the server ends", || {
+            self.child.try_wait().expect("a child")
+        });
+        self.ended = true;
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("the log is read");
+        }
+        let log = self.log();
+        Ended { status, log }
+    }
+
+    /// Whether the process is there.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_none()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("the log of the server:\n{}", self.log());
+        }
+        if !self.ended {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+impl Log {
+    fn follow(self, stderr: ChildStderr) -> JoinHandle<()> {
+        std::thread::spawn(move || {
+            let mut lines = BufReader::new(stderr);
+            let mut line = Vec::new();
+            while lines
+                .read_until(b'\n', &mut line)
+                .is_ok_and(|count| count > 0)
+            {
+                let text = String::from_utf8_lossy(&line).into_owned();
+                self.0.0.lock().unwrap().0.push_str(&text);
+                self.0.1.notify_all();
+                line.clear();
+            }
+            self.0.0.lock().unwrap().1 = true;
+            self.0.1.notify_all();
+        })
+    }
+
+    /// Waits until `look` finds something, or there is nothing more to come.
+    fn wait<T>(&self, look: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let state = self.0.0.lock().unwrap();
+        let unfound = |state: &mut (String, bool)| look(&state.0).is_none() && !state.1;
+        let waited = self.0.1.wait_timeout_while(state, PATIENCE, unfound);
+        look(&waited.unwrap().0.0)
+    }
+}
