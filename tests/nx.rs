@@ -1,8 +1,8 @@
 //! Real Nx against the real executable: the promise of the README, kept or not.
 //!
-//! Everything that happens is in `scripts/e2e-nx.sh`, which people run by hand too; this test gives it
-//! the binary that cargo built and shows all it printed when it fails. It never skips: a machine
-//! without Node.js cannot say that cachesrv works with Nx.
+//! Everything that happens is in `scripts/e2e-nx.sh`, which people run by hand too, and which builds the
+//! release binary; this test shows all it printed when it fails. It never skips: a machine without
+//! Node.js cannot say that cachesrv works with Nx.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -21,7 +21,6 @@ fn real_nx_stores_and_restores_a_workspace() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/e2e-nx.sh");
     let output = Command::new("bash")
         .arg(&script)
-        .env("CACHESRV_BIN", env!("CARGO_BIN_EXE_cachesrv"))
         .stdin(Stdio::null())
         .output()
         .expect("bash starts");

@@ -490,6 +490,7 @@ fn no_secret_is_found_in_any_file_log_or_output() {
         outputs += &client.get("..").head;
         // Where a secret does not belong: in a path, in a query, mistyped, as another scheme.
         let _ = client.ask("GET", &format!("/v1/cache/1?token={}", token.secret));
+        let _ = client.ask("GET", &format!("/v1/cache/{}", token.secret));
         let mut stranger = Client::new(server.address(), Some(&token.secret[..66]));
         outputs += &stranger.get("1").head;
     }

@@ -16,6 +16,7 @@ mod upload;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::auth::token::TOKEN_PREFIX;
 use crate::auth::{Authenticator, Grant};
 use crate::http::{Cut, Exchange, Handler, Method, Request, ServerEvent, Status};
 use crate::store::Store;
@@ -125,7 +126,7 @@ impl Api {
         let grant = record.grant.as_ref();
         self.log.request(&RequestLine {
             method: Some(request.method.as_str()),
-            path: Some(request.path),
+            path: Some(loggable(request.path)),
             status: record.status,
             bytes_in: Some(record.bytes_in),
             bytes_out: Some(record.bytes_out),
@@ -193,6 +194,15 @@ impl Handler for Api {
                 &[("peer", Value::Shown(peer)), ("panic", Value::Text(message))],
             ),
         }
+    }
+}
+
+/// The path, unless somebody pasted a token into it: no log may hold one.
+fn loggable(path: &str) -> &str {
+    if path.contains(TOKEN_PREFIX) {
+        "(holds a token)"
+    } else {
+        path
     }
 }
 

@@ -11,7 +11,7 @@ use crate::telemetry::Value;
 use super::record::Record;
 use super::refusal::Refusal;
 use super::route::Hash;
-use super::{Api, CACHE_HEADERS, STRANGERS_BODY_BYTES_MAX, TEXT, refuse};
+use super::{Api, CACHE_HEADERS, STRANGERS_BODY_BYTES_MAX, TEXT, loggable, refuse};
 
 /// Why an upload did not end with an artifact that is stored.
 enum NotStored {
@@ -133,7 +133,7 @@ impl Api {
             self.log.warn(
                 "an artifact was not stored",
                 &[
-                    ("path", Value::Text(request.path)),
+                    ("path", Value::Text(loggable(request.path))),
                     ("reason", Value::Text(&refusal.message())),
                 ],
             );

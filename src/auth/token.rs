@@ -23,6 +23,9 @@ use zeroize::Zeroizing;
 
 use super::refusal::Refusal;
 
+/// What every token begins with.
+pub const TOKEN_PREFIX: &str = "csrv_";
+
 /// The regular expression that finds a token in any text, for secret scanners.
 pub const TOKEN_PATTERN: &str = "csrv_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}";
 
@@ -30,7 +33,7 @@ pub const TOKEN_PATTERN: &str = "csrv_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}";
 pub const AUTHORIZATION_MAX_LEN: usize = 256;
 
 const SCHEME: &[u8] = b"Bearer";
-const PREFIX: &[u8] = b"csrv_";
+const PREFIX: &[u8] = TOKEN_PREFIX.as_bytes();
 const SEPARATOR: &[u8] = b"_";
 const ID_LEN: usize = 12;
 const SECRET_LEN: usize = 43;

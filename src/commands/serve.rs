@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -16,6 +17,9 @@ use crate::config::{self, Config, Resolution};
 use crate::server::{BindError, Limits, Server, bind};
 use crate::store::{Options, SCHEMA_VERSION, Store, Synchronous};
 use crate::telemetry::{Log, Value};
+
+/// Descriptors for the database's connections, the log, the listener and standard streams.
+const DESCRIPTORS_BESIDE_CONNECTIONS: u64 = 256;
 
 /// The exit code when a second signal cuts the shutdown short: that of a process killed by SIGINT.
 const IMPATIENT_EXIT_CODE: i32 = 130;
@@ -29,6 +33,7 @@ pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
     for warning in resolution.warnings() {
         log.warn("configuration", &[("warning", Value::Text(&warning))]);
     }
+    raise_descriptor_limit(config, &log);
     // Before anything is opened, so that no signal is missed.
     let mut signals = signals().context("cannot listen for signals")?;
     let store = opened(Store::open(&store_options(config)))?;
@@ -60,6 +65,23 @@ pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
     drop(api);
     log.info("stopped", &[]);
     Ok(())
+}
+
+/// Lets the process have a descriptor for each connection: the limit that it starts with is often 1024.
+fn raise_descriptor_limit(config: &Config, log: &Log) {
+    let wanted = u64::from(config.limits.connections_max) + DESCRIPTORS_BESIDE_CONNECTIONS;
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let allowed = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    limit.current = Some(allowed);
+    if setrlimit(Resource::Nofile, limit).is_err() || allowed < wanted {
+        log.warn(
+            "the system allows fewer open files than limits.connections_max needs; further clients will wait",
+            &[("open_files", Value::Number(allowed)), ("needed", Value::Number(wanted))],
+        );
+    }
 }
 
 /// The first SIGTERM or SIGINT comes out of the iterator, the second ends the process at once.
