@@ -112,7 +112,7 @@ wait_until() {
 
 check_tools() {
   local tool missing=()
-  for tool in node npm curl git timeout; do
+  for tool in node npm git timeout; do
     command -v "$tool" >/dev/null || missing+=("$tool")
   done
   ((${#missing[@]} == 0)) || fail "this test needs ${missing[*]} on the PATH: install it and run again"
@@ -268,10 +268,7 @@ mint() {
 
 # ask TOKEN HASH: GETs one entry as a client would. Prints the status; leaves $run/body and $run/head.
 ask() {
-  local header=()
-  [[ $1 == - ]] || header=(-H "Authorization: Bearer $1")
-  curl --silent --show-error --max-time 30 --noproxy '*' -o "$run/body" -D "$run/head" -w '%{http_code}' \
-    "${header[@]}" "$server_url/v1/cache/$2" || fail "curl could not ask for $2"
+  node "$tools/ask.mjs" "$server_url/v1/cache/$2" "$1" "$run/body" "$run/head" || fail "could not ask for $2"
 }
 
 is_refused() { [[ $(ask "$1" 0) == 401 ]]; }

@@ -1,17 +1,22 @@
 #!/bin/sh
-# Builds cachesrv, starts it on a database in this directory, and prints what Nx needs to use it.
-# Arguments go to `cachesrv serve`. The token is made at the first start only; its secret is not kept.
+# Builds cachesrv, starts it, and prints what Nx needs to use it. Takes no arguments: it is configured by
+# the variables that cachesrv reads, CACHESRV_DB and CACHESRV_LISTEN among them. The token is made when the
+# database is; its secret is shown once and not kept.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 cargo build --release --quiet --manifest-path "$root/Cargo.toml"
 cachesrv=$root/target/release/cachesrv
 
-if [ ! -e "${CACHESRV_DB:-cachesrv.db}" ]; then
+setting() { # setting KEY: its value, whatever it comes from
+    "$cachesrv" config show | sed -n "s/^$1 = \"\\(.*\\)\"\$/\\1/p"
+}
+
+if [ ! -e "$(setting db)" ]; then
     token=$("$cachesrv" token create --write --name first)
     echo "Set these two where Nx runs:"
     echo
-    echo "  export NX_SELF_HOSTED_REMOTE_CACHE_SERVER=http://${CACHESRV_LISTEN:-127.0.0.1:8787}"
+    echo "  export NX_SELF_HOSTED_REMOTE_CACHE_SERVER=http://$(setting listen)"
     echo "  export NX_SELF_HOSTED_REMOTE_CACHE_ACCESS_TOKEN=$token"
     echo
 fi
-exec "$cachesrv" serve "$@"
+exec "$cachesrv" serve

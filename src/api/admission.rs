@@ -1,5 +1,7 @@
 //! Who asks: from the header of a request to a grant.
 
+use std::time::Instant;
+
 use crate::auth::{self, Authenticator, Grant, PresentedToken};
 use crate::http::Request;
 use crate::store::{Reader, TokenRecord, now_ms};
@@ -15,15 +17,24 @@ const USED_RESOLUTION_MS: i64 = 60_000;
 const LOOKUPS_MAX: u32 = 2;
 
 impl Api {
+    /// Waits for the database until `deadline`, and for the check of a new token beside it.
+    ///
     /// The grant of the request's token, and the snapshot in which the token was found alive, for the
     /// look-ups that follow.
-    pub(super) fn admit(&self, request: &Request<'_>) -> Result<(Grant, Reader), Refusal> {
+    pub(super) fn admit(
+        &self,
+        request: &Request<'_>,
+        deadline: Instant,
+    ) -> Result<(Grant, Reader), Refusal> {
         let header = request
             .authorization
             .map(crate::http::Authorization::expose);
         let presented = Authenticator::present(header)?;
         for _ in 0..LOOKUPS_MAX {
-            let reader = self.reader()?;
+            let reader = self
+                .store
+                .reader(deadline)
+                .map_err(|error| self.store_failed(&error))?;
             let record = self.token(&reader, &presented)?;
             if let Some(grant) = self.authenticator.recall(&presented, &record, now_ms())? {
                 self.note_use(&record);
@@ -32,17 +43,26 @@ impl Api {
             // Argon2 takes long: nobody may wait for a connection meanwhile, and the token may be
             // revoked meanwhile, so it is looked up again.
             drop(reader);
-            self.authenticator.verify(&presented, &record, now_ms())?;
+            if let Err(refusal) = self.authenticator.verify(&presented, &record, now_ms()) {
+                self.verification_failed(refusal, &record);
+                return Err(refusal.into());
+            }
             self.upgrade_hash(&presented, &record);
         }
         Err(Refusal::Busy)
     }
 
-    /// A snapshot, or the refusal that says why there is none.
-    pub(super) fn reader(&self) -> Result<Reader, Refusal> {
-        self.store
-            .reader()
-            .map_err(|error| self.store_failed(&error))
+    /// Tells the operator of a token that may be good and could not be checked.
+    fn verification_failed(&self, refusal: auth::Refusal, record: &TokenRecord) {
+        if let auth::Refusal::Failed(error) = refusal {
+            self.log.error(
+                "cannot verify a token",
+                &[
+                    ("token", Value::Text(&record.public_id)),
+                    ("error", Value::Shown(&error)),
+                ],
+            );
+        }
     }
 
     fn token(&self, reader: &Reader, presented: &PresentedToken) -> Result<TokenRecord, Refusal> {

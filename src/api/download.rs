@@ -3,9 +3,11 @@
 //! The first chunk is read and verified before the head is sent, so most damage is a miss. Damage found
 //! later cuts the connection: a body never looks whole when it is not.
 
+use std::time::Instant;
+
 use crate::auth::read_chain;
 use crate::http::{Cut, Method, Request, ResponseHead, Status};
-use crate::store::{Artifact, Buffer, Reader, ScopeId, StoreError};
+use crate::store::{Artifact, Buffer, Reader, StoreError};
 use crate::telemetry::Value;
 
 use super::record::Record;
@@ -16,7 +18,25 @@ use super::{Api, CACHE_HEADERS, refuse};
 /// An artifact that was found, with its first chunk in memory.
 struct Found {
     artifact: Artifact,
-    first: Buffer,
+    chunk: Chunk,
+}
+
+/// Memory for one chunk. It stays with the download to its end: one that has begun must never fail for
+/// want of a buffer, so only new ones wait.
+enum Chunk {
+    /// For an artifact that fits into a page: bounded by the number of connections.
+    Small(Vec<u8>),
+    /// From the bounded pool.
+    Pooled(Buffer),
+}
+
+impl Chunk {
+    fn bytes(&mut self) -> &mut [u8] {
+        match self {
+            Self::Small(bytes) => bytes,
+            Self::Pooled(buffer) => buffer,
+        }
+    }
 }
 
 impl Api {
@@ -26,10 +46,9 @@ impl Api {
         hash: &str,
         record: &mut Record<'_, '_>,
     ) -> Result<(), Cut> {
-        let found = self.find(request, hash, record);
         // A body on a GET means nothing; reading it keeps the connection in step.
         record.discard_body(super::STRANGERS_BODY_BYTES_MAX)?;
-        match found {
+        match self.find(request, hash, record) {
             Ok(found) => self.send(request.method, found, record),
             Err(refusal) => refuse(request.method, &refusal, record),
         }
@@ -41,38 +60,48 @@ impl Api {
         hash: &str,
         record: &mut Record<'_, '_>,
     ) -> Result<Found, Refusal> {
-        let (grant, reader) = self.admit(request)?;
+        let deadline = self.store.deadline();
+        let (grant, reader) = self.admit(request, deadline)?;
         let chain = read_chain(&grant);
         record.admit(grant);
         let hash = Hash::parse(hash).ok_or(Refusal::Hash)?;
-        let scopes: Vec<ScopeId> = chain.scopes().collect();
-        let artifact = reader.artifact(&scopes, hash.as_str());
-        let artifact = artifact
+        let artifact = reader
+            .artifact(chain.scopes(), hash.as_str())
             .map_err(|error| self.store_failed(&error))?
             .ok_or(Refusal::Miss)?;
-        let first = self
-            .first_chunk(&artifact, reader)
+        let chunk = self
+            .first_chunk(&artifact, reader, deadline)
             .map_err(|error| self.read_failed(&artifact, &error))?;
-        Ok(Found { artifact, first })
+        Ok(Found { artifact, chunk })
     }
 
     /// Reads the first chunk in the snapshot at hand, unless that would mean to wait while holding it.
-    fn first_chunk(&self, artifact: &Artifact, reader: Reader) -> Result<Buffer, StoreError> {
-        let (reader, mut buffer) = if let Some(buffer) = self.store.download_buffer_now() {
-            (reader, buffer)
+    fn first_chunk(
+        &self,
+        artifact: &Artifact,
+        reader: Reader,
+        deadline: Instant,
+    ) -> Result<Chunk, StoreError> {
+        let (reader, mut chunk) = if artifact.is_small() {
+            (reader, Chunk::Small(vec![0; artifact.chunk_bytes(0)]))
+        } else if let Some(buffer) = self.store.download_buffer_now() {
+            (reader, Chunk::Pooled(buffer))
         } else {
             drop(reader);
-            let buffer = self.store.download_buffer()?;
-            (self.store.reader()?, buffer)
+            let buffer = self.store.download_buffer(deadline)?;
+            (self.store.reader(deadline)?, Chunk::Pooled(buffer))
         };
         if artifact.chunk_count() > 0 {
-            reader.chunk(artifact, 0, &mut buffer)?;
+            reader.chunk(artifact, 0, chunk.bytes())?;
         }
-        Ok(buffer)
+        Ok(chunk)
     }
 
     fn send(&self, method: Method, found: Found, record: &mut Record<'_, '_>) -> Result<(), Cut> {
-        let Found { artifact, first } = found;
+        let Found {
+            artifact,
+            mut chunk,
+        } = found;
         record.begin(&ResponseHead {
             status: Status(200),
             content_type: "application/octet-stream",
@@ -82,33 +111,21 @@ impl Api {
         if method == Method::Head {
             return Ok(());
         }
-        record.write(&first[..artifact.chunk_bytes(0)])?;
-        drop(first);
+        let buffer = chunk.bytes();
+        record.write(&buffer[..artifact.chunk_bytes(0)])?;
         for sequence in 1..artifact.chunk_count() {
-            self.send_chunk(&artifact, sequence, record)?;
+            // In a snapshot of its own, which ends before the client is waited for.
+            let read = self.store.reader(self.store.deadline()).and_then(|reader| {
+                reader.chunk(&artifact, sequence, buffer)?;
+                Ok(())
+            });
+            read.map_err(|error| {
+                record.reason = Some(self.read_failed(&artifact, &error).reason());
+                Cut::Aborted
+            })?;
+            record.write(&buffer[..artifact.chunk_bytes(sequence)])?;
         }
         Ok(())
-    }
-
-    /// One chunk, in a snapshot of its own that ends before the client is waited for.
-    fn send_chunk(
-        &self,
-        artifact: &Artifact,
-        sequence: u32,
-        record: &mut Record<'_, '_>,
-    ) -> Result<(), Cut> {
-        let read = || -> Result<Buffer, StoreError> {
-            let mut buffer = self.store.download_buffer()?;
-            self.store
-                .reader()?
-                .chunk(artifact, sequence, &mut buffer)?;
-            Ok(buffer)
-        };
-        let buffer = read().map_err(|error| {
-            record.reason = Some(self.read_failed(artifact, &error).reason());
-            Cut::Aborted
-        })?;
-        record.write(&buffer[..artifact.chunk_bytes(sequence)])
     }
 
     /// Puts a damaged artifact aside, so that the hash can be stored anew.

@@ -98,10 +98,21 @@ impl Api {
                     ": a remote cache for Nx\n"
                 ),
             ),
-            Route::Ready if self.store.reader().is_err() => (503, "the database does not answer\n"),
+            Route::Ready if !self.database_answers() => (503, "the database does not answer\n"),
             _ => (200, "ok\n"),
         };
         record.send_text(Status(status), &[], text)
+    }
+
+    fn database_answers(&self) -> bool {
+        let read = self.store.has_live_tokens();
+        if let Err(error) = &read {
+            self.log.error(
+                "the database does not answer",
+                &[("error", Value::Shown(error))],
+            );
+        }
+        read.is_ok()
     }
 
     /// The address that counts as the client's.
@@ -136,7 +147,6 @@ impl Api {
             token_name: grant.and_then(|grant| grant.name()),
             workspace: grant.map(Grant::workspace),
             reason: record.reason.or(cut.as_deref()),
-            ..RequestLine::default()
         });
     }
 }

@@ -143,7 +143,7 @@ impl From<&StoreError> for Refusal {
             StoreError::Busy | StoreError::Closed => Self::Busy,
             StoreError::DiskFull => Self::DiskFull,
             StoreError::Damaged { .. } => Self::Damaged,
-            StoreError::Sqlite { .. } => Self::Internal,
+            StoreError::Incomplete | StoreError::Sqlite { .. } => Self::Internal,
         }
     }
 }

@@ -66,7 +66,7 @@ impl Api {
 
     /// What became of a token that was good when the upload began.
     fn why_dead(&self, request: &Request<'_>) -> Refusal {
-        match self.admit(request) {
+        match self.admit(request, self.store.deadline()) {
             Err(refusal @ Refusal::Credential(_)) => refusal,
             _ => Refusal::Credential(auth::Refusal::Revoked),
         }
@@ -80,7 +80,7 @@ impl Api {
         record: &mut Record<'_, '_>,
     ) -> Result<Upload<'_>, Refusal> {
         let size_bytes = request.content_length.ok_or(Refusal::LengthRequired)?;
-        let (grant, reader) = self.admit(request)?;
+        let (grant, reader) = self.admit(request, self.store.deadline())?;
         let target = write_target(&grant);
         let writer = grant
             .name()
@@ -116,7 +116,7 @@ impl Api {
         target: auth::WriteTarget,
         hash: Hash<'_>,
     ) -> Result<(), Refusal> {
-        match reader.artifact(&[target.scope()], hash.as_str()) {
+        match reader.artifact([target.scope()], hash.as_str()) {
             Ok(None) => Ok(()),
             Ok(Some(_)) => Err(Refusal::Exists),
             Err(error) => Err(self.store_failed(&error)),

@@ -23,7 +23,7 @@ use super::token::Secret;
 
 /// How long a request waits for the right to run Argon2, or for another one that verifies the same
 /// token. Nx waits 120 s for an answer to a GET.
-pub const VERIFY_WAIT_MAX: Duration = Duration::from_secs(30);
+pub const VERIFY_WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// The length of every hash this server makes, in bytes.
 const HASH_LEN: usize = 32;

@@ -21,7 +21,7 @@ use crate::telemetry::{Log, Value};
 /// Descriptors for the database's connections, the log, the listener and standard streams.
 const DESCRIPTORS_BESIDE_CONNECTIONS: u64 = 256;
 
-/// The exit code when a second signal cuts the shutdown short: that of a process killed by SIGINT.
+/// The exit code when a second signal, of whichever kind, cuts the shutdown short.
 const IMPATIENT_EXIT_CODE: i32 = 130;
 
 /// Runs the server.
@@ -59,6 +59,12 @@ pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
         log.warn(
             "requests were cut",
             &[("requests", Value::Number(drained.cut as u64))],
+        );
+    }
+    if !drained.is_complete {
+        log.warn(
+            "some connections did not end; the next start folds the log into the file",
+            &[],
         );
     }
     // The last owner closes the store, which folds the log into the one file.
@@ -178,5 +184,16 @@ fn api_settings(config: &Config) -> Settings {
         artifact_max_size_bytes: config.limits.artifact_max_size_bytes,
         put_is_accepted: config.nx.put_status == config::PutStatus::Accepted,
         behind_proxy: config.behind_proxy,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_of_the_server_are_those_of_the_configuration() {
+        let config = Config::defaults().expect("defaults");
+        assert_eq!(server_limits(&config), Limits::default());
     }
 }

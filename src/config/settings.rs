@@ -112,7 +112,7 @@ pub static SETTINGS: &[Setting] = &[
     Setting {
         key: "limits.body_min_rate",
         default: "1KiB",
-        doc: "The slowest average speed of an upload, per second; 0B allows any.",
+        doc: "The slowest average speed of a client, per second, up or down; 0B allows any.",
         kind: Kind::Size(0..=1 << 30, |config| &mut config.limits.body_min_rate_bytes),
     },
     Setting {
@@ -140,7 +140,7 @@ pub static SETTINGS: &[Setting] = &[
     Setting {
         key: "limits.database_wait",
         default: "30s",
-        doc: "Time a request waits for the database before it counts as busy.",
+        doc: "Time a request waits for the database before it is a miss or not stored.",
         kind: Kind::Time(TIMEOUT, |config| &mut config.limits.database_wait),
     },
     Setting {

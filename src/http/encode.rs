@@ -46,7 +46,8 @@ pub fn rejection(out: &mut Vec<u8>, reject: Reject, date: &[u8]) {
         status: reject.status(),
         content_type: "text/plain",
         content_length: text.len() as u64 + 1,
-        headers: &[],
+        // Whatever was asked for: one URL has different content for different tokens.
+        headers: &[("Cache-Control", "no-store"), ("Vary", "Authorization")],
     };
     head(out, &response, date, Persistence::Close);
     out.extend_from_slice(text.as_bytes());

@@ -39,7 +39,7 @@ impl Default for Limits {
             idle_timeout: Duration::from_mins(2),
             idle_under_pressure: Duration::from_secs(95),
             body_timeout: Duration::from_secs(30),
-            body_rate_min_bytes: 4 * 1024,
+            body_rate_min_bytes: 1024,
             write_timeout: Duration::from_secs(30),
             linger_timeout: Duration::from_mins(10),
             linger_timeout_stranger: Duration::from_secs(30),

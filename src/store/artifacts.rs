@@ -68,19 +68,19 @@ fn insert(
     Ok(connection.last_insert_rowid())
 }
 
-/// Makes an upload readable, all of it at once.
+/// Makes an upload readable, all of it at once; whether it was there.
 pub(super) fn publish(
     connection: &Connection,
     id: i64,
     digest: &[u8; 32],
-) -> Result<(), StoreError> {
-    connection
+) -> Result<bool, StoreError> {
+    let rows = connection
         .prepare_cached(
             "UPDATE artifacts SET state = 'stored', digest = ?2, created_at_ms = ?3, read_at_ms = ?3
              WHERE id = ?1 AND state = 'uploading'",
         )?
         .execute(params![id, digest.as_slice(), super::now_ms()])?;
-    Ok(())
+    Ok(rows > 0)
 }
 
 /// Hides an artifact; its chunks go later. Whether it was there to be hidden.

@@ -15,7 +15,7 @@ use rusqlite::Connection;
 use super::connection::PAGE_SIZE_BYTES;
 use super::error::StoreError;
 use super::file;
-use super::writer::Shared;
+use super::writer::{LOG_BYTES_MAX, Shared};
 
 /// A log of this length is folded even while writes go on. Between 8 and 64 MiB the throughput is the
 /// same (it is the disk's); shorter folds hold others up less: p99 of a 16 MB upload 80 ms, not 230 ms.
@@ -147,7 +147,7 @@ impl Folder {
         let next_fold_bytes = if begins_anew {
             FOLD_BYTES
         } else {
-            self.writer.log_bytes() + RETRY_BYTES
+            (self.writer.log_bytes() + RETRY_BYTES).min(LOG_BYTES_MAX)
         };
         self.writer.wake_at(next_fold_bytes);
     }

@@ -12,7 +12,7 @@ use super::error::StoreError;
 pub const CHUNK_BYTES: usize = 256 * 1024;
 
 /// What surely lies in one page of 16 KiB, with its row and the page's header around it.
-const IN_PAGE_BYTES_MAX: usize = 15 * 1024;
+pub(super) const IN_PAGE_BYTES_MAX: usize = 15 * 1024;
 
 /// Bits of a chunk's id that hold its place in the artifact.
 const SEQUENCE_BITS: u32 = 20;

@@ -29,6 +29,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// How long to wait for the writer before trying again at the next tick.
 const WAIT: Duration = Duration::from_mins(1);
 
+/// How long a stop waits for the same; what is left then is swept by the next start.
+const STOP_WAIT: Duration = Duration::from_secs(5);
+
 /// What uploads that ended without an artifact left in the file.
 #[derive(Default)]
 pub(super) struct Leftovers(Mutex<Vec<Leftover>>);
@@ -51,22 +54,21 @@ impl Leftovers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hides all of them; those that cannot be hidden stay for the next time.
-    fn condemn(&self, writer: &Writer) {
+    /// Hides all of them; those that cannot be hidden within the wait stay for the next time.
+    fn condemn(&self, writer: &Writer, wait: Duration) {
+        let deadline = Instant::now() + wait;
         let all = std::mem::take(&mut *self.lock());
         for leftover in all {
             let id = match leftover {
                 Leftover::Begun(id) => Some(id),
-                Leftover::InFlight(ticket, begun) => {
-                    ticket.wait(Instant::now() + WAIT).ok().or(begun)
-                }
+                Leftover::InFlight(ticket, begun) => ticket.wait(deadline).ok().or(begun),
             };
             // What was not written needs no hiding.
             let Some(id) = id else { continue };
             let ticket = writer.submit(Weight::Small(0), move |connection| {
                 artifacts::condemn(connection, id, Condemned::Unfinished)
             });
-            if ticket.wait(Instant::now() + WAIT).is_err() {
+            if ticket.wait(deadline).is_err() {
                 self.add(Leftover::Begun(id));
             }
         }
@@ -92,14 +94,14 @@ impl Cleaner {
             .name("cleaner".to_owned())
             .spawn(move || {
                 while !wait_for_stop(&signal) {
-                    leftovers.condemn(&writer);
+                    leftovers.condemn(&writer, WAIT);
                     while matches!(clean_some(&writer, &space), Ok(Progress::More)) {
                         if is_stopped(&signal) {
                             break;
                         }
                     }
                 }
-                leftovers.condemn(&writer);
+                leftovers.condemn(&writer, STOP_WAIT);
             })?;
         Ok(Self {
             stop,

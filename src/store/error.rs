@@ -23,6 +23,9 @@ pub enum StoreError {
         /// The place of the chunk in it, from 0.
         sequence: u32,
     },
+    /// An upload was to be published before all of it was there: a mistake of the caller.
+    #[error("the upload is not complete")]
+    Incomplete,
     /// The store is being closed.
     #[error("the store is closing")]
     Closed,
@@ -70,7 +73,7 @@ impl From<rusqlite::Error> for StoreError {
     }
 }
 
-/// Why a database file was not opened. It is untouched in every one of these cases.
+/// Why a database was not opened. A file that is not ours, or newer, is untouched.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The path names a directory or a device.

@@ -50,9 +50,13 @@ const READERS_PER_CORE: u32 = 4;
 /// Reader connections at the least.
 const READERS_MIN: u32 = 8;
 
-/// Memory for chunks on their way out, all downloads together. A download holds a buffer only while it
-/// reads and sends one chunk, so slow clients take turns.
+/// Memory for chunks on their way out, all downloads together: 128 at once, others wait before they
+/// begin. Artifacts that fit into a page need no such buffer.
 const DOWNLOAD_MEMORY_BYTES: u64 = 32 * 1024 * 1024;
+
+/// How long a download that found damage waits for its artifact to be hidden: it has waited before, and
+/// the next reader finds the same damage.
+const QUARANTINE_WAIT: Duration = Duration::from_secs(5);
 
 /// What the configuration says about the store.
 #[derive(Debug, Clone)]
@@ -146,9 +150,19 @@ impl Store {
         self.interrupted_uploads
     }
 
-    /// Begins a snapshot for a few look-ups; see [`Reader`] for how long it may live.
-    pub fn reader(&self) -> Result<Reader, StoreError> {
-        let connection = self.readers.get().map_err(|_| StoreError::Busy)?;
+    /// When a request that begins to wait now gives up.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.wait
+    }
+
+    /// Begins a snapshot for a few look-ups, waiting for a connection until `deadline`; see [`Reader`]
+    /// for how long it may live.
+    pub fn reader(&self, deadline: Instant) -> Result<Reader, StoreError> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let connection = self
+            .readers
+            .get_timeout(left)
+            .map_err(|_| StoreError::Busy)?;
         if !connection.is_autocommit() {
             connection.prepare_cached("ROLLBACK")?.execute([])?;
         }
@@ -160,11 +174,9 @@ impl Store {
         self.download_buffers.try_take()
     }
 
-    /// A buffer for a chunk on its way out; waits for one.
-    pub fn download_buffer(&self) -> Result<Buffer, StoreError> {
-        self.download_buffers
-            .take(Instant::now() + self.wait)
-            .ok_or(StoreError::Busy)
+    /// A buffer for a chunk on its way out, waiting for one until `deadline`.
+    pub fn download_buffer(&self, deadline: Instant) -> Result<Buffer, StoreError> {
+        self.download_buffers.take(deadline).ok_or(StoreError::Busy)
     }
 
     /// Reserves room for an artifact and begins its upload.
@@ -172,14 +184,14 @@ impl Store {
         Upload::begin(self, new)
     }
 
-    /// Hides an artifact whose bytes are damaged; whether this call did it.
+    /// Hides an artifact whose bytes are damaged; whether this call did it. Waits for the writer, shortly.
     pub fn quarantine(&self, artifact: &Artifact) -> Result<bool, StoreError> {
         let id = artifact.id;
         let work =
             move |connection: &Connection| artifacts::condemn(connection, id, Condemned::Damaged);
         self.writer
             .submit(Weight::Small(0), work)
-            .wait(Instant::now() + self.wait)
+            .wait(Instant::now() + self.wait.min(QUARANTINE_WAIT))
     }
 
     /// Notes that a token was used just now, unless that was noted less than `resolution_ms` ago.
@@ -201,7 +213,8 @@ impl Store {
         }));
     }
 
-    /// Whether any token could be used at the moment.
+    /// Whether any token could be used at the moment. Reads the database, so it also says whether that
+    /// answers.
     pub fn has_live_tokens(&self) -> Result<bool, StoreError> {
         let connection = self.readers.get().map_err(|_| StoreError::Busy)?;
         tokens::any_live(&connection)
@@ -266,6 +279,9 @@ fn open_readers(
         .max_size(READERS_MIN.max(cores * READERS_PER_CORE))
         // A connection to a local file does not go stale; testing it would double the reads.
         .test_on_check_out(false)
+        // Nor does it age: by default the pool would open each one anew every half hour.
+        .max_lifetime(None)
+        .idle_timeout(None)
         .connection_timeout(wait)
         .build(manager)
         .map_err(|error| OpenError::Sqlite {

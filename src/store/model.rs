@@ -92,6 +92,11 @@ pub struct Artifact {
 }
 
 impl Artifact {
+    /// Whether it needs no buffer of a whole chunk: it lies in one page of the file.
+    pub fn is_small(&self) -> bool {
+        self.size_bytes <= super::chunks::IN_PAGE_BYTES_MAX as u64
+    }
+
     /// How many chunks it has.
     pub fn chunk_count(&self) -> u32 {
         self.size_bytes.div_ceil(CHUNK_BYTES as u64) as u32

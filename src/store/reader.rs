@@ -29,8 +29,12 @@ impl Reader {
     }
 
     /// The first artifact stored under `hash` in one of `scopes`, in their order.
-    pub fn artifact(&self, scopes: &[ScopeId], hash: &str) -> Result<Option<Artifact>, StoreError> {
-        for &scope in scopes {
+    pub fn artifact(
+        &self,
+        scopes: impl IntoIterator<Item = ScopeId>,
+        hash: &str,
+    ) -> Result<Option<Artifact>, StoreError> {
+        for scope in scopes {
             if let Some(artifact) = artifacts::find(&self.connection, scope, hash)? {
                 return Ok(Some(artifact));
             }

@@ -54,14 +54,14 @@ impl Fixture {
     fn get(&self, hash: &str) -> Option<Vec<u8>> {
         let artifact = self
             .store
-            .reader()
+            .reader(Instant::now() + WAIT)
             .unwrap()
-            .artifact(&[self.scope], hash)
+            .artifact([self.scope], hash)
             .unwrap()?;
         let mut bytes = Vec::new();
-        let mut buffer = self.store.download_buffer().unwrap();
+        let mut buffer = self.store.download_buffer(Instant::now() + WAIT).unwrap();
         for sequence in 0..artifact.chunk_count() {
-            let reader = self.store.reader().unwrap();
+            let reader = self.store.reader(Instant::now() + WAIT).unwrap();
             bytes.extend_from_slice(reader.chunk(&artifact, sequence, &mut buffer).unwrap());
         }
         Some(bytes)
@@ -300,9 +300,12 @@ fn a_damaged_chunk_is_never_returned() {
             .unwrap()
             .execute(statement, [])
             .unwrap();
-        let reader = fixture.store.reader().unwrap();
-        let artifact = reader.artifact(&[fixture.scope], "1").unwrap().unwrap();
-        let mut buffer = fixture.store.download_buffer().unwrap();
+        let reader = fixture.store.reader(Instant::now() + WAIT).unwrap();
+        let artifact = reader.artifact([fixture.scope], "1").unwrap().unwrap();
+        let mut buffer = fixture
+            .store
+            .download_buffer(Instant::now() + WAIT)
+            .unwrap();
         assert!(reader.chunk(&artifact, 0, &mut buffer).is_ok());
         let read = reader.chunk(&artifact, 1, &mut buffer).map(<[u8]>::len);
         assert_eq!(
@@ -321,9 +324,9 @@ fn a_quarantined_artifact_is_gone_and_can_be_stored_anew() {
     fixture.put("1", b"bad");
     let artifact = fixture
         .store
-        .reader()
+        .reader(Instant::now() + WAIT)
         .unwrap()
-        .artifact(&[fixture.scope], "1")
+        .artifact([fixture.scope], "1")
         .unwrap()
         .unwrap();
     assert_eq!(fixture.store.quarantine(&artifact), Ok(true));

@@ -31,8 +31,9 @@ impl Weight {
     }
 }
 
-/// How often a waiter looks at a job that is running; its answer wakes the waiter before.
-const CLAIMED_LOOK: Duration = Duration::from_secs(1);
+/// How long one wait for a job that is running may take; it is waited for again. The answer comes with
+/// the commit, or with the end of the writer.
+const CLAIMED_WAIT: Duration = Duration::from_mins(1);
 
 /// What the writer sees of a job.
 pub(super) trait Job: Send {
@@ -72,6 +73,8 @@ enum State<T> {
     /// Given up by the submitter while it was in the queue; it will not be run.
     Abandoned,
     Done(Result<T, StoreError>),
+    /// The answer was given to the submitter.
+    Taken,
 }
 
 impl<T, W> Task<T, W>
@@ -130,18 +133,31 @@ where
         Ok(())
     }
 
-    fn finish(self: Box<Self>, outcome: Result<(), StoreError>) {
-        let answer = match (outcome, self.result) {
+    fn finish(mut self: Box<Self>, outcome: Result<(), StoreError>) {
+        let answer = match (outcome, self.result.take()) {
             (Ok(()), Some(result)) => Ok(result),
             (Ok(()), None) => Err(StoreError::Closed),
             (Err(error), _) => Err(error),
         };
-        *self.slot.lock() = State::Done(answer);
-        self.slot.answered.notify_all();
+        self.slot.answer(answer);
+    }
+}
+
+impl<T, W> Drop for Task<T, W> {
+    /// A job that is dropped without an answer, by a writer that ended, must not leave anybody waiting.
+    fn drop(&mut self) {
+        if !matches!(*self.slot.lock(), State::Done(_) | State::Taken) {
+            self.slot.answer(Err(StoreError::Closed));
+        }
     }
 }
 
 impl<T> Slot<T> {
+    fn answer(&self, answer: Result<T, StoreError>) {
+        *self.lock() = State::Done(answer);
+        self.answered.notify_all();
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -155,8 +171,8 @@ impl<T> Ticket<T> {
         loop {
             let left = match *state {
                 State::Waiting => deadline.saturating_duration_since(Instant::now()),
-                State::Claimed => CLAIMED_LOOK,
-                State::Abandoned | State::Done(_) => break,
+                State::Claimed => CLAIMED_WAIT,
+                State::Abandoned | State::Done(_) | State::Taken => break,
             };
             if left.is_zero() {
                 *state = State::Abandoned;
@@ -165,9 +181,11 @@ impl<T> Ticket<T> {
             let woken = self.slot.answered.wait_timeout(state, left);
             state = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
-        match std::mem::replace(&mut *state, State::Abandoned) {
+        match std::mem::replace(&mut *state, State::Taken) {
             State::Done(answer) => answer,
-            State::Waiting | State::Claimed | State::Abandoned => Err(StoreError::Closed),
+            State::Waiting | State::Claimed | State::Abandoned | State::Taken => {
+                Err(StoreError::Closed)
+            }
         }
     }
 }

@@ -43,13 +43,14 @@ pub(super) fn list(connection: &Connection) -> Result<Vec<TokenRecord>, StoreErr
     Ok(records)
 }
 
-/// Tokens that go by this name or public id, the living before the others, newest first.
+/// Tokens that go by this public id or name: the id before the name, which anybody may choose, then the
+/// living before the others, newest first.
 pub(super) fn named(
     connection: &Connection,
     name_or_id: &str,
 ) -> Result<Vec<TokenRecord>, StoreError> {
     let mut statement = connection.prepare_cached(select!(
-        "WHERE public_id = ?1 OR tokens.name = ?1 ORDER BY revoked_at_ms IS NOT NULL, tokens.id DESC"
+        "WHERE public_id = ?1 OR tokens.name = ?1 ORDER BY public_id = ?1 DESC, revoked_at_ms IS NOT NULL, tokens.id DESC"
     ))?;
     let records = statement
         .query_map([name_or_id], from_row)?

@@ -28,9 +28,10 @@ const BATCH_CHUNKS: usize = 4;
 pub struct Upload<'s> {
     store: &'s Store,
     new: NewArtifact,
-    _reservation: Reservation,
+    reservation: Reservation,
     digest: blake3::Hasher,
     received_bytes: u64,
+    in_flight_bytes: u64,
     filling: Option<Filling>,
     batch: Batch,
     row: Row,
@@ -71,9 +72,10 @@ impl<'s> Upload<'s> {
         Ok(Self {
             store,
             new,
-            _reservation: reservation,
+            reservation,
             digest: blake3::Hasher::new(),
             received_bytes: 0,
+            in_flight_bytes: 0,
             filling: None,
             batch: Batch::default(),
             row: Row::None,
@@ -117,6 +119,9 @@ impl<'s> Upload<'s> {
 
     /// Stores the artifact if its key is free and its writer may still write.
     pub fn finish(mut self) -> Result<Stored, StoreError> {
+        if self.received_bytes != self.new.size_bytes {
+            return Err(StoreError::Incomplete);
+        }
         let row = self.settle()?;
         let new = self.new.clone();
         let batch = std::mem::take(&mut self.batch);
@@ -172,6 +177,7 @@ impl<'s> Upload<'s> {
             chunks: Vec::with_capacity(BATCH_CHUNKS),
         };
         let batch = std::mem::replace(&mut self.batch, next);
+        self.in_flight_bytes = batch.bytes();
         let new = self.new.clone();
         let ticket = self.store.writer.submit(Weight::Bulk, move |connection| {
             let id = row.map_or_else(|| artifacts::begin(connection, &new), Ok)?;
@@ -190,6 +196,9 @@ impl<'s> Upload<'s> {
                 let written = ticket.wait(deadline(self.store.wait));
                 // A batch that failed leaves the ones before it.
                 let id = written.as_ref().ok().copied().or(begun);
+                if written.is_ok() {
+                    self.reservation.written(self.in_flight_bytes);
+                }
                 self.row = id.map_or(Row::None, Row::Begun);
                 Ok(Some(written?))
             }
@@ -242,8 +251,8 @@ fn publish(
     }
     let id = row.map_or_else(|| artifacts::store(connection, new, digest), Ok)?;
     batch.insert(connection, id)?;
-    if row.is_some() {
-        artifacts::publish(connection, id, digest)?;
+    if row.is_some() && !artifacts::publish(connection, id, digest)? {
+        return Err(StoreError::Incomplete);
     }
     Ok(Stored::New)
 }

@@ -282,10 +282,20 @@ fn commit_group(
     connection: &Connection,
     jobs: &mut [Box<dyn Job>],
 ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+    if !connection.is_autocommit() {
+        // The group before could not be undone; nothing new may join it.
+        execute(connection, "ROLLBACK")?;
+    }
     execute(connection, "BEGIN IMMEDIATE")?;
     let mut outcomes = Vec::with_capacity(jobs.len());
     for job in jobs {
-        let outcome = run_in_savepoint(connection, job.as_mut());
+        let outcome = match run_in_savepoint(connection, job.as_mut()) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                execute(connection, "ROLLBACK")?;
+                return Err(error);
+            }
+        };
         if connection.is_autocommit() {
             // A full disk or an I/O error made SQLite roll the whole transaction back.
             return Err(outcome.err().unwrap_or(StoreError::Busy));
@@ -301,17 +311,21 @@ fn commit_group(
     Ok(outcomes)
 }
 
-fn run_in_savepoint(connection: &Connection, job: &mut dyn Job) -> Result<(), StoreError> {
+/// The outcome of the job; an error of its own where what the job did could not be undone alone.
+fn run_in_savepoint(
+    connection: &Connection,
+    job: &mut dyn Job,
+) -> Result<Result<(), StoreError>, StoreError> {
     execute(connection, "SAVEPOINT job")?;
     let outcome = job.run(connection);
     if connection.is_autocommit() {
-        return outcome;
+        return Ok(outcome);
     }
     if outcome.is_err() {
         execute(connection, "ROLLBACK TO job")?;
     }
     execute(connection, "RELEASE job")?;
-    outcome
+    Ok(outcome)
 }
 
 fn execute(connection: &Connection, sql: &str) -> Result<(), StoreError> {
@@ -319,7 +333,7 @@ fn execute(connection: &Connection, sql: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// How long a caller waits for the checkpointer and the writer together before it calls them busy.
+/// The moment at which a caller who waits that long gives up.
 pub(super) fn deadline(wait: Duration) -> Instant {
     Instant::now() + wait
 }

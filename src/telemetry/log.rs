@@ -260,8 +260,6 @@ mod tests {
             token: Some("AbCdEfGhIjKl"),
             token_name: Some("ci main"),
             workspace: Some("default"),
-            scope: Some("trusted"),
-            hash: Some("42"),
             reason: Some("x=y"),
         });
         log.request(&RequestLine {
@@ -275,7 +273,7 @@ mod tests {
             [
                 "info request method=PUT path=/v1/cache/42 status=200 bytes_in=1024 bytes_out=0 \
                  duration_us=314 peer=10.0.0.7 token=AbCdEfGhIjKl token_name=\"ci main\" \
-                 workspace=default scope=trusted hash=42 reason=\"x=y\"",
+                 workspace=default reason=\"x=y\"",
                 "info request status=400 reason=\"bad\\nhead\"",
             ]
         );

@@ -17,7 +17,8 @@ pub struct RequestLine<'r> {
     pub bytes_in: Option<u64>,
     /// Bytes of the body written.
     pub bytes_out: Option<u64>,
-    /// From the first byte of the head to the last byte of the answer, in microseconds.
+    /// From the whole head to the end of the handler, in microseconds; the last bytes of the answer may
+    /// still be on their way to the socket.
     pub duration_us: Option<u64>,
     /// The address of the client.
     pub peer: Option<IpAddr>,
@@ -27,10 +28,6 @@ pub struct RequestLine<'r> {
     pub token_name: Option<&'r str>,
     /// The workspace of the token.
     pub workspace: Option<&'r str>,
-    /// The scope that was read or written.
-    pub scope: Option<&'r str>,
-    /// The hash asked for.
-    pub hash: Option<&'r str>,
     /// Why the answer is what it is, where that is not plain.
     pub reason: Option<&'r str>,
 }
@@ -49,8 +46,6 @@ impl RequestLine<'_> {
         text(line, "token", self.token);
         text(line, "token_name", self.token_name);
         text(line, "workspace", self.workspace);
-        text(line, "scope", self.scope);
-        text(line, "hash", self.hash);
         text(line, "reason", self.reason);
     }
 }
