@@ -3,6 +3,7 @@
 //! Data goes to stdout through [`print`], everything else to stderr. An error is returned, never printed:
 //! `main` prints it once, with the hint that a [`Failure`] carries.
 
+mod activation;
 mod config;
 mod database;
 mod failure;

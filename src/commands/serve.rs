@@ -9,8 +9,8 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::Hint;
 use super::database::opened;
+use super::{Hint, activation};
 use crate::api::{Api, Settings};
 use crate::auth::Authenticator;
 use crate::config::{self, Config, Resolution};
@@ -27,6 +27,8 @@ const IMPATIENT_EXIT_CODE: i32 = 130;
 /// Runs the server.
 pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
     let config = &resolution.config;
+    // Before the log has its thread.
+    let activated = activation::socket()?;
     let log =
         Log::to_stderr(config.log.format, config.log.requests).context("cannot start the log")?;
     let _flush = log.flush_on_drop();
@@ -37,7 +39,8 @@ pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
     // Before anything is opened, so that no signal is missed.
     let mut signals = signals().context("cannot listen for signals")?;
     let store = opened(Store::open(&store_options(config)))?;
-    let listener = listen(config)?;
+    let is_activated = activated.is_some();
+    let listener = activated.map_or_else(|| listen(config), Ok)?;
     announce_store(config, &store, &log);
     let authenticator = Authenticator::new().context("cannot prepare the check of tokens")?;
     let api = Arc::new(Api::new(
@@ -48,10 +51,7 @@ pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
     ));
     let server = Server::start(listener, Arc::clone(&api) as _, server_limits(config))
         .context("cannot start the server")?;
-    log.info(
-        "listening",
-        &[("address", Value::Shown(&server.local_addr()))],
-    );
+    announce_address(&server, is_activated, &log);
     signals.forever().next();
     log.info("shutting down", &[]);
     let drained = server.shutdown();
@@ -150,6 +150,14 @@ fn announce_store(config: &Config, store: &Store, log: &Log) {
             &[("error", Value::Shown(&error))],
         ),
     }
+}
+
+/// Where clients are served; and that `listen` does not count, where the socket was passed to us.
+fn announce_address(server: &Server, is_activated: bool, log: &Log) {
+    let address = server.local_addr();
+    let mut fields = vec![("address", Value::Shown(&address))];
+    fields.extend(is_activated.then_some(("socket", Value::Text("systemd"))));
+    log.info("listening", &fields);
 }
 
 fn store_options(config: &Config) -> Options {

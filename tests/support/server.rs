@@ -70,7 +70,8 @@ impl Server {
             ended: false,
         };
         let line = server.wait_for_line(" listening address=");
-        let address = line.rsplit('=').next().unwrap_or_default();
+        let (_, fields) = line.split_once(" address=").expect("waited for");
+        let address = fields.split(' ').next().unwrap_or_default();
         server.address = address.parse().expect("an address in the log");
         server
     }
