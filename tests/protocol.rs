@@ -669,6 +669,24 @@ fn transfers_in_flight_finish_when_the_server_shuts_down() {
     found(&server.client(&token).get("new"), &noise(2, 3 * MIB));
 }
 
+#[test]
+fn a_second_signal_ends_the_server_at_once() {
+    let cache = Cache::start();
+    // An upload that never goes on: the first signal alone would wait for it.
+    let mut upload = cache.client();
+    upload.begin_put("1", 3 * MIB);
+    upload.raw.send(&noise(2, 3 * MIB)[..MIB]);
+    cache.server.terminate();
+    cache.server.wait_for_line("shutting down");
+    cache.server.terminate();
+    let Cache { server, dir, .. } = cache;
+    let ended = server.wait();
+    assert_eq!(ended.code(), Some(130), "{}", ended.log);
+    assert!(!ended.log.contains("stopped"), "{}", ended.log);
+    let _server = Server::start(&dir);
+    nothing_is_left_over(&dir);
+}
+
 // The rest of the surface.
 
 #[test]

@@ -80,6 +80,7 @@ impl<'c, S: Stream> Live<'c, S> {
         let after = match handled.and_then(|()| self.complete()) {
             Err(_) => After::Cut,
             Ok(()) if self.keep_alive => After::KeepAlive,
+            Ok(()) if self.incoming.remaining() == 0 => After::Linger(Patience::Complete),
             Ok(()) => After::Linger(self.patience),
         };
         (self.early.len(), after)

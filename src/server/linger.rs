@@ -17,12 +17,17 @@ const BYTES_MAX: u64 = 64 << 30;
 const STRANGER_BYTES_MAX: u64 = 1 << 30;
 /// How long a stranger may be silent.
 const STRANGER_SILENCE_MAX: Duration = Duration::from_secs(5);
+/// How long a client may be silent that has sent all it announced.
+const COMPLETE_SILENCE_MAX: Duration = Duration::from_secs(2);
 /// How much is discarded with each read.
 const DISCARD_BYTES: usize = 16 * 1024;
 
 /// How long the rest of a connection may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Patience {
+    /// For a client that has sent everything: it only has to take the answer and hang up. One that does
+    /// not must not hold up a restart.
+    Complete,
     /// For anybody.
     Stranger,
     /// For a client that the application trusts: enough to take a whole artifact.
@@ -37,6 +42,11 @@ pub(super) fn discard_buffer() -> Vec<u8> {
 /// Sees the answer off: returns once the client closed its side, or a bound was reached.
 pub(super) fn linger<S: Stream>(stream: &mut Timed<S>, patience: Patience, limits: &Limits) {
     let (timeout, mut bytes_left, silence_max) = match patience {
+        Patience::Complete => (
+            limits.linger_timeout_stranger,
+            STRANGER_BYTES_MAX,
+            COMPLETE_SILENCE_MAX,
+        ),
         Patience::Stranger => (
             limits.linger_timeout_stranger,
             STRANGER_BYTES_MAX,

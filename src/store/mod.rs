@@ -48,7 +48,7 @@ use ticket::Weight;
 const READERS_PER_CORE: u32 = 4;
 
 /// Reader connections at the least.
-const READERS_MIN: u32 = 8;
+const READERS_MIN: u32 = 16;
 
 /// Memory for chunks on their way out, all downloads together: 128 at once, others wait before they
 /// begin. Artifacts that fit into a page need no such buffer.
