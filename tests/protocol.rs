@@ -638,6 +638,65 @@ fn many_clients_at_once_are_all_served() {
     );
 }
 
+// Overload.
+
+/// Large downloads that the server has memory for at once: 32 MiB of chunks.
+const DOWNLOADS_MAX: usize = 128;
+
+#[test]
+fn downloads_that_stall_make_new_ones_a_miss_and_are_never_cut_themselves() {
+    let cache = Cache::start_with(&["--set", "limits.database_wait=1s"]);
+    // More than the socket buffers of a client that does not read can take.
+    let large = noise(1, 12 * MIB);
+    stored(&cache.client().put("large", &large));
+    stored(&cache.client().put("small", b"small"));
+    let stalled: Vec<Client> = (0..DOWNLOADS_MAX)
+        .map(|_| {
+            let mut client = cache.client();
+            client.begin("GET", "/v1/cache/large", &[]);
+            let begun = client.raw.socket().peek(&mut [0]);
+            assert_eq!(begun.expect("an answer"), 1);
+            client
+        })
+        .collect();
+    refused(&cache.client().get("large"), 404, BUSY);
+    found(&cache.client().get("small"), b"small");
+    refused(&cache.client().get("nothing"), 404, MISS);
+    for mut client in stalled {
+        found(&client.raw.answer(), &large);
+    }
+    found(&cache.client().get("large"), &large);
+}
+
+#[test]
+fn uploads_that_stall_make_new_ones_refused_and_finish_themselves() {
+    let limits = ["limits.database_wait=1s", "limits.upload_memory=4MiB"];
+    let cache = Cache::start_with(&["--set", limits[0], "--set", limits[1]]);
+    let bytes = noise(1, CHUNK);
+    let mut stalled: Vec<Client> = (0..4 * MIB / CHUNK)
+        .map(|number| {
+            let mut client = cache.client();
+            let hash = number.to_string();
+            let fields = [
+                &format!("Content-Length: {CHUNK}")[..],
+                "Expect: 100-continue",
+            ];
+            client.begin("PUT", &format!("/v1/cache/{hash}"), &fields);
+            // The server asks for the body once it has a buffer for it.
+            assert_eq!(client.raw.answer_to_head().status, 100);
+            client.raw.send(&bytes[..1000]);
+            client
+        })
+        .collect();
+    refused(&cache.client().put("late", &bytes), 403, BUSY);
+    refused(&cache.client().get("late"), 404, MISS);
+    for client in &mut stalled {
+        client.raw.send(&bytes[1000..]);
+        stored(&client.raw.answer());
+    }
+    stored(&cache.client().put("late", &bytes));
+}
+
 // Shutting down.
 
 #[test]
