@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use cachesrv::store::SCHEMA_VERSION;
 use support::dir::{BINARY, number, run, sqlite};
 use support::{Dir, Outcome, Random, Server, Token, eventually, noise};
 
@@ -252,14 +253,17 @@ fn a_database_of_a_newer_version_is_left_untouched() {
             .expect("a version");
         connection
     };
-    let text = "error: the database 'cachesrv.db' has schema version 2, this cachesrv knows versions up to 1; \
-                it was left untouched\n";
-    drop(set_version(2));
+    let (known, newer) = (SCHEMA_VERSION, SCHEMA_VERSION + 1);
+    let text = &format!(
+        "error: the database 'cachesrv.db' has schema version {newer}, this cachesrv knows versions up to \
+         {known}; it was left untouched\n"
+    );
+    drop(set_version(newer));
     refused_untouched(&dir, text);
-    drop(set_version(1));
+    drop(set_version(known));
     serves_what_it_had(&dir, &token);
     // The version is in the log, the file still has the old one.
-    let open = set_version(2);
+    let open = set_version(newer);
     assert!(dir.files().contains(&"cachesrv.db-wal".to_owned()));
     refused_untouched(&dir, text);
     drop(open);

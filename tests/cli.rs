@@ -50,6 +50,9 @@ fn the_commands_are_the_documented_ones() {
             "token create",
             "token list",
             "token revoke",
+            "workspace",
+            "workspace add",
+            "workspace list",
             "config",
             "config show"
         ]

@@ -97,7 +97,10 @@ fn another(setting: &Setting) -> (&'static str, &'static str) {
         "db" => ("/srv/other.db", "'/srv/other.db'"),
         "listen" => ("[::1]:9000", "\"[::1]:9000\""),
         "limits.connections_max" => ("7", "7"),
-        "limits.artifact_max_size" | "limits.upload_memory" => ("3GiB", "\"3GiB\""),
+        "limits.artifact_max_size"
+        | "limits.upload_memory"
+        | "limits.isolated_scope_max_size"
+        | "limits.isolated_max_size" => ("3GiB", "\"3GiB\""),
         "limits.body_min_rate" => ("2KiB", "2048"),
         "limits.idle_timeout" => ("100s", "\"100s\""),
         "log.format" => ("json", "\"json\""),
@@ -266,15 +269,15 @@ fn sources_stand_in_columns() {
     let mut lines = outcome.stdout.lines();
     assert_eq!(
         lines.next(),
-        Some("db                       = \"x.db\"         # --db")
+        Some("db                             = \"x.db\"         # --db")
     );
     assert_eq!(
         lines.next(),
-        Some("listen                   = \"127.0.0.1:1\"  # CACHESRV_LISTEN")
+        Some("listen                         = \"127.0.0.1:1\"  # CACHESRV_LISTEN")
     );
     assert_eq!(
         lines.next(),
-        Some("behind_proxy             = false          # default")
+        Some("behind_proxy                   = false          # default")
     );
     assert_eq!(outcome.stdout.lines().count(), SETTINGS.len());
     let columns: Vec<_> = outcome

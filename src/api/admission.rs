@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::auth::{self, Authenticator, Grant, PresentedToken};
+use crate::auth::{self, Authenticator, Grant, Place, PresentedToken};
 use crate::http::Request;
 use crate::store::{Reader, TokenRecord, now_ms};
 use crate::telemetry::Value;
@@ -19,11 +19,12 @@ const LOOKUPS_MAX: u32 = 2;
 impl Api {
     /// Waits for the database until `deadline`, and for the check of a new token beside it.
     ///
-    /// The grant of the request's token, and the snapshot in which the token was found alive, for the
+    /// The grant of the request's token at this place, and the snapshot in which the token was found alive, for the
     /// look-ups that follow.
     pub(super) fn admit(
         &self,
         request: &Request<'_>,
+        place: Place<'_>,
         deadline: Instant,
     ) -> Result<(Grant, Reader), Refusal> {
         let header = request
@@ -36,7 +37,10 @@ impl Api {
                 .reader(deadline)
                 .map_err(|error| self.store_failed(&error))?;
             let record = self.token(&reader, &presented)?;
-            if let Some(grant) = self.authenticator.recall(&presented, &record, now_ms())? {
+            let known = self
+                .authenticator
+                .recall(&presented, &record, place, now_ms())?;
+            if let Some(grant) = known {
                 self.note_use(&record);
                 return Ok((grant, reader));
             }

@@ -5,14 +5,14 @@
 
 use std::time::Instant;
 
-use crate::auth::read_chain;
+use crate::auth::{Grant, read_chain};
 use crate::http::{Cut, Method, Request, ResponseHead, Status};
-use crate::store::{Artifact, Buffer, Reader, StoreError};
+use crate::store::{Artifact, Buffer, Reader, ScopeKind, StoreError};
 use crate::telemetry::Value;
 
 use super::record::Record;
 use super::refusal::Refusal;
-use super::route::Hash;
+use super::route::{Address, Hash};
 use super::{Api, CACHE_HEADERS, refuse};
 
 /// An artifact that was found, with its first chunk in memory.
@@ -39,16 +39,26 @@ impl Chunk {
     }
 }
 
+/// Whose share of the buffers a download takes: a pull request reads trusted entries, too, and must not
+/// keep a trusted build from them.
+fn kind_of(grant: &Grant) -> ScopeKind {
+    if grant.isolated_scope().is_some() {
+        ScopeKind::Isolated
+    } else {
+        ScopeKind::Trusted
+    }
+}
+
 impl Api {
     pub(super) fn download(
         &self,
         request: &Request<'_>,
-        hash: &str,
+        address: Address<'_>,
         record: &mut Record<'_, '_>,
     ) -> Result<(), Cut> {
         // A body on a GET means nothing; reading it keeps the connection in step.
         record.discard_body(super::STRANGERS_BODY_BYTES_MAX)?;
-        match self.find(request, hash, record) {
+        match self.find(request, address, record) {
             Ok(found) => self.send(request.method, found, record),
             Err(refusal) => refuse(request.method, &refusal, record),
         }
@@ -57,20 +67,21 @@ impl Api {
     fn find(
         &self,
         request: &Request<'_>,
-        hash: &str,
+        address: Address<'_>,
         record: &mut Record<'_, '_>,
     ) -> Result<Found, Refusal> {
         let deadline = self.store.deadline();
-        let (grant, reader) = self.admit(request, deadline)?;
+        let (grant, reader) = self.admit(request, address.place, deadline)?;
         let chain = read_chain(&grant);
+        let kind = kind_of(&grant);
         record.admit(grant);
-        let hash = Hash::parse(hash).ok_or(Refusal::Hash)?;
+        let hash = Hash::parse(address.hash).ok_or(Refusal::Hash)?;
         let artifact = reader
             .artifact(chain.scopes(), hash.as_str())
             .map_err(|error| self.store_failed(&error))?
             .ok_or(Refusal::Miss)?;
         let chunk = self
-            .first_chunk(&artifact, reader, deadline)
+            .first_chunk(&artifact, reader, kind, deadline)
             .map_err(|error| self.read_failed(&artifact, &error))?;
         Ok(Found { artifact, chunk })
     }
@@ -80,15 +91,16 @@ impl Api {
         &self,
         artifact: &Artifact,
         reader: Reader,
+        kind: ScopeKind,
         deadline: Instant,
     ) -> Result<Chunk, StoreError> {
         let (reader, mut chunk) = if artifact.is_small() {
             (reader, Chunk::Small(vec![0; artifact.chunk_bytes(0)]))
-        } else if let Some(buffer) = self.store.download_buffer_now() {
+        } else if let Some(buffer) = self.store.download_buffer_now(kind) {
             (reader, Chunk::Pooled(buffer))
         } else {
             drop(reader);
-            let buffer = self.store.download_buffer(deadline)?;
+            let buffer = self.store.download_buffer(kind, deadline)?;
             (self.store.reader(deadline)?, Chunk::Pooled(buffer))
         };
         if artifact.chunk_count() > 0 {

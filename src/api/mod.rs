@@ -75,10 +75,10 @@ impl Api {
     fn answer(&self, request: &Request<'_>, record: &mut Record<'_, '_>) -> Result<(), Cut> {
         let route = Route::of(request.path);
         match (&route, request.method) {
-            (Route::Artifact(hash), Method::Get | Method::Head) => {
-                self.download(request, hash, record)
+            (Route::Artifact(address), Method::Get | Method::Head) => {
+                self.download(request, *address, record)
             }
-            (Route::Artifact(hash), Method::Put) => self.upload(request, hash, record),
+            (Route::Artifact(address), Method::Put) => self.upload(request, *address, record),
             (Route::Unknown, _) => refuse(request.method, &Refusal::NoSuchPath, record),
             (Route::Artifact(_), _) => {
                 refuse(request.method, &Refusal::Method("GET, HEAD, PUT"), record)
@@ -146,6 +146,7 @@ impl Api {
             token: grant.map(|grant| grant.public_id().as_str()),
             token_name: grant.and_then(|grant| grant.name()),
             workspace: grant.map(Grant::workspace),
+            scope: grant.and_then(Grant::isolated_scope),
             reason: record.reason.or(cut.as_deref()),
         });
     }

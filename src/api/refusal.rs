@@ -2,7 +2,7 @@
 
 use crate::auth;
 use crate::http::{Method, Status};
-use crate::store::StoreError;
+use crate::store::{Quota, StoreError};
 use crate::units::print_size;
 
 /// Why a request does not get what it asked for.
@@ -25,6 +25,8 @@ pub(super) enum Refusal {
         /// What is allowed.
         max_bytes: u64,
     },
+    /// The isolated scope has no room for it.
+    OverQuota(Quota),
     /// The disk has no room for it.
     DiskFull,
     /// The database, or the check of a token, was busy for too long.
@@ -48,7 +50,7 @@ impl Refusal {
         let harmless = if method == Method::Put { 403 } else { 404 };
         Status(match self {
             Self::Credential(_) => 401,
-            Self::ReadOnly(_) | Self::TooLarge { .. } => 403,
+            Self::ReadOnly(_) | Self::TooLarge { .. } | Self::OverQuota(_) => 403,
             Self::Exists => 409,
             Self::Miss | Self::NoSuchPath => 404,
             Self::Hash | Self::DiskFull | Self::Busy | Self::Damaged | Self::Internal => harmless,
@@ -77,6 +79,7 @@ impl Refusal {
                 print_size(*size_bytes),
                 print_size(*max_bytes),
             ),
+            Self::OverQuota(quota) => over_quota(*quota),
             Self::DiskFull => "the disk of this cache is full: free some space on it".to_owned(),
             Self::Busy => {
                 "this cache is too busy at the moment; the artifact was not moved".to_owned()
@@ -102,6 +105,7 @@ impl Refusal {
             Self::Exists => "exists",
             Self::Hash => "bad_hash",
             Self::TooLarge { .. } => "too_large",
+            Self::OverQuota(_) => "over_quota",
             Self::DiskFull => "disk_full",
             Self::Busy => "busy",
             Self::Damaged => "damaged",
@@ -123,7 +127,29 @@ impl Refusal {
 
     /// Whether the operator should hear of it even where requests are not logged.
     pub fn is_trouble(&self) -> bool {
-        matches!(self, Self::TooLarge { .. } | Self::DiskFull | Self::Busy)
+        matches!(
+            self,
+            Self::TooLarge { .. } | Self::OverQuota(_) | Self::DiskFull | Self::Busy
+        )
+    }
+}
+
+fn over_quota(quota: Quota) -> String {
+    match quota {
+        Quota::Scope(max_bytes) => format!(
+            "this isolated scope may hold {}: empty it with `cachesrv purge --scope`, or raise \
+             limits.isolated_scope_max_size",
+            print_size(max_bytes)
+        ),
+        Quota::Workspace(max_bytes) => format!(
+            "the isolated scopes of this workspace may hold {} together: empty some with \
+             `cachesrv purge --scope`, or raise limits.isolated_max_size",
+            print_size(max_bytes)
+        ),
+        Quota::Scopes(scopes_max) => format!(
+            "{scopes_max} isolated scopes of this workspace hold entries already: empty some with \
+             `cachesrv purge --scope`"
+        ),
     }
 }
 

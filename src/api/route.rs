@@ -1,5 +1,7 @@
 //! What a path asks for.
 
+use crate::auth::Place;
+
 /// The characters of a hash, and how many there may be.
 const HASH_LENGTH_MAX: usize = 128;
 
@@ -12,11 +14,21 @@ pub(super) enum Route<'p> {
     Health,
     /// Can it serve?
     Ready,
-    /// An artifact; the hash is as it was sent, to be checked by [`Hash::parse`].
-    Artifact(&'p str),
+    /// An artifact.
+    Artifact(Address<'p>),
     /// Nothing.
     Unknown,
 }
+
+/// An artifact as the path names it, all parts as they were sent: the hash is checked by [`Hash::parse`],
+/// the place against the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Address<'p> {
+    pub place: Place<'p>,
+    pub hash: &'p str,
+}
+
+const ARTIFACTS: &str = "/v1/cache/";
 
 impl<'p> Route<'p> {
     pub fn of(path: &'p str) -> Self {
@@ -29,11 +41,52 @@ impl<'p> Route<'p> {
             "/" => Self::Root,
             "/healthz" => Self::Health,
             "/readyz" => Self::Ready,
-            _ => path
-                .strip_prefix("/v1/cache/")
-                .map_or(Self::Unknown, Self::Artifact),
+            _ => Self::artifact(path).unwrap_or(Self::Unknown),
         }
     }
+
+    /// `/v1/cache/{hash}`, behind `/w/{workspace}`, `/s/{scope}` or both.
+    fn artifact(path: &'p str) -> Option<Self> {
+        let (before, hash) = match path.strip_prefix(ARTIFACTS) {
+            Some(hash) => ("", hash),
+            // The last one: what stands before it is the base URL, which somebody chose.
+            None => path.rsplit_once(ARTIFACTS)?,
+        };
+        let place = place(before)?;
+        Some(Self::Artifact(Address { place, hash }))
+    }
+}
+
+/// The place that a base URL names. A name with a slash in it is taken as a whole, so that it is refused
+/// as a name, with a sentence, rather than as a path.
+fn place(before: &str) -> Option<Place<'_>> {
+    if before.is_empty() {
+        return Some(Place::default());
+    }
+    let (workspace, scope) = if let Some(rest) = before.strip_prefix("/w/") {
+        match rest.split_once("/s/") {
+            Some((workspace, scope)) => (Some(workspace), Some(scope)),
+            None => (Some(rest), None),
+        }
+    } else {
+        (None, Some(before.strip_prefix("/s/")?))
+    };
+    // Again the slash at the end of a base URL.
+    Some(match scope {
+        Some(scope) => Place {
+            workspace,
+            scope: Some(trimmed(scope)),
+        },
+        None => Place {
+            workspace: workspace.map(trimmed),
+            scope,
+        },
+    })
+}
+
+/// Without the slash at the end of a base URL.
+fn trimmed(name: &str) -> &str {
+    name.strip_suffix('/').unwrap_or(name)
 }
 
 /// A hash that may be a key: 1 to 128 of `[A-Za-z0-9_-]`.
@@ -56,12 +109,61 @@ impl<'p> Hash<'p> {
 mod tests {
     use super::*;
 
+    fn artifact<'p>(
+        workspace: Option<&'p str>,
+        scope: Option<&'p str>,
+        hash: &'p str,
+    ) -> Route<'p> {
+        let place = Place { workspace, scope };
+        Route::Artifact(Address { place, hash })
+    }
+
+    #[test]
+    fn a_path_names_a_place_and_a_hash() {
+        for (path, workspace, scope) in [
+            ("/v1/cache/1", None, None),
+            ("/s/pr-1/v1/cache/1", None, Some("pr-1")),
+            ("/w/shop/v1/cache/1", Some("shop"), None),
+            ("/w/shop/s/pr-1/v1/cache/1", Some("shop"), Some("pr-1")),
+            ("/s/s/v1/cache/1", None, Some("s")),
+            ("/w/w/v1/cache/1", Some("w"), None),
+            ("/w/s/s/s/v1/cache/1", Some("s"), Some("s")),
+            ("/s/v1/v1/cache/1", None, Some("v1")),
+        ] {
+            assert_eq!(Route::of(path), artifact(workspace, scope, "1"), "{path}");
+        }
+    }
+
     #[test]
     fn a_slash_at_the_end_of_the_base_url_changes_nothing() {
-        assert_eq!(Route::of("//v1/cache/1"), Route::Artifact("1"));
-        assert_eq!(Route::of("/v1/cache/1"), Route::Artifact("1"));
+        assert_eq!(Route::of("//v1/cache/1"), artifact(None, None, "1"));
+        for (with, without) in [
+            ("/s/pr-1//v1/cache/1", "/s/pr-1/v1/cache/1"),
+            ("/w/shop//v1/cache/1", "/w/shop/v1/cache/1"),
+            ("/w/shop/s/pr-1//v1/cache/1", "/w/shop/s/pr-1/v1/cache/1"),
+        ] {
+            assert_eq!(Route::of(with), Route::of(without), "{with}");
+        }
         assert_eq!(Route::of("//"), Route::Root);
         assert_eq!(Route::of("///v1/cache/1"), Route::Unknown);
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_named_as_it_was_sent() {
+        for (path, workspace, scope) in [
+            ("/s//v1/cache/1", None, Some("")),
+            ("/s///v1/cache/1", None, Some("")),
+            ("/s/../v1/cache/1", None, Some("..")),
+            ("/s/%2e%2e/v1/cache/1", None, Some("%2e%2e")),
+            ("/s/feature/x/v1/cache/1", None, Some("feature/x")),
+            ("/s/x/w/shop/v1/cache/1", None, Some("x/w/shop")),
+            ("/s/x/v1/cache/2/v1/cache/1", None, Some("x/v1/cache/2")),
+            ("/w//v1/cache/1", Some(""), None),
+            ("/w//s/x/v1/cache/1", Some(""), Some("x")),
+            ("/w/a/b/v1/cache/1", Some("a/b"), None),
+        ] {
+            assert_eq!(Route::of(path), artifact(workspace, scope, "1"), "{path}");
+        }
     }
 
     #[test]
@@ -74,6 +176,12 @@ mod tests {
             "/healthz/",
             "/metrics",
             "*",
+            "/x/v1/cache/1",
+            "/s/x",
+            "/s/x/healthz",
+            "/S/x/v1/cache/1",
+            "/ws/x/v1/cache/1",
+            "/v1/cache",
         ] {
             assert_eq!(Route::of(path), Route::Unknown, "{path}");
         }

@@ -3,14 +3,14 @@
 //! Whatever the answer, the body is read to its end where that is bounded: a client that is refused
 //! while it still sends tries again, up to six times (protocol.md, fact 7).
 
-use crate::auth::{self, write_target};
+use crate::auth::{self, Place, write_target};
 use crate::http::{Cut, Request, ResponseHead, Status};
-use crate::store::{NewArtifact, Reader, StoreError, Stored, Upload};
+use crate::store::{Admission, NewArtifact, StoreError, Stored, Upload};
 use crate::telemetry::Value;
 
 use super::record::Record;
 use super::refusal::Refusal;
-use super::route::Hash;
+use super::route::{Address, Hash};
 use super::{Api, CACHE_HEADERS, STRANGERS_BODY_BYTES_MAX, TEXT, loggable, refuse};
 
 /// Why an upload did not end with an artifact that is stored.
@@ -25,10 +25,10 @@ impl Api {
     pub(super) fn upload(
         &self,
         request: &Request<'_>,
-        hash: &str,
+        address: Address<'_>,
         record: &mut Record<'_, '_>,
     ) -> Result<(), Cut> {
-        match self.receive(request, hash, record) {
+        match self.receive(request, address, record) {
             Ok(()) => record.begin(&ResponseHead {
                 status: Status(if self.settings.put_is_accepted {
                     202
@@ -47,26 +47,39 @@ impl Api {
     fn receive(
         &self,
         request: &Request<'_>,
-        hash: &str,
+        address: Address<'_>,
         record: &mut Record<'_, '_>,
     ) -> Result<(), NotStored> {
-        let mut upload = self.accept(request, hash, record)?;
+        let mut upload = self.accept(request, address, record)?;
         while record.body_remaining() > 0 {
             let count = record.read_body(upload.space().map_err(|e| self.store_failed(&e))?)?;
             upload
                 .advance(count)
                 .map_err(|error| self.store_failed(&error))?;
         }
-        match upload.finish().map_err(|error| self.store_failed(&error))? {
-            Stored::New => Ok(()),
-            Stored::Exists => Err(Refusal::Exists.into()),
-            Stored::TokenNotLive => Err(self.why_dead(request).into()),
+        let stored = upload.finish().map_err(|error| self.store_failed(&error))?;
+        self.not_stored(stored, request, address.place)
+            .map_or(Ok(()), |refusal| Err(refusal.into()))
+    }
+
+    /// Why something is not stored, if it is not.
+    fn not_stored(
+        &self,
+        stored: Stored,
+        request: &Request<'_>,
+        place: Place<'_>,
+    ) -> Option<Refusal> {
+        match stored {
+            Stored::New => None,
+            Stored::Exists => Some(Refusal::Exists),
+            Stored::OverQuota(quota) => Some(Refusal::OverQuota(quota)),
+            Stored::TokenNotLive => Some(self.why_dead(request, place)),
         }
     }
 
     /// What became of a token that was good when the upload began.
-    fn why_dead(&self, request: &Request<'_>) -> Refusal {
-        match self.admit(request, self.store.deadline()) {
+    fn why_dead(&self, request: &Request<'_>, place: Place<'_>) -> Refusal {
+        match self.admit(request, place, self.store.deadline()) {
             Err(refusal @ Refusal::Credential(_)) => refusal,
             _ => Refusal::Credential(auth::Refusal::Revoked),
         }
@@ -76,11 +89,11 @@ impl Api {
     fn accept(
         &self,
         request: &Request<'_>,
-        hash: &str,
+        address: Address<'_>,
         record: &mut Record<'_, '_>,
-    ) -> Result<Upload<'_>, Refusal> {
+    ) -> Result<Box<Upload<'_>>, Refusal> {
         let size_bytes = request.content_length.ok_or(Refusal::LengthRequired)?;
-        let (grant, reader) = self.admit(request, self.store.deadline())?;
+        let (grant, reader) = self.admit(request, address.place, self.store.deadline())?;
         let target = write_target(&grant);
         let writer = grant
             .name()
@@ -88,7 +101,7 @@ impl Api {
             .to_owned();
         record.admit(grant);
         let target = target.ok_or(Refusal::ReadOnly(writer))?;
-        let hash = Hash::parse(hash).ok_or(Refusal::Hash)?;
+        let hash = Hash::parse(address.hash).ok_or(Refusal::Hash)?;
         let max_bytes = self.settings.artifact_max_size_bytes;
         if size_bytes > max_bytes {
             return Err(Refusal::TooLarge {
@@ -96,29 +109,19 @@ impl Api {
                 max_bytes,
             });
         }
-        self.refuse_existing(&reader, target, hash)?;
-        drop(reader);
         let new = NewArtifact {
-            scope: target.scope(),
+            scope: target.scope().clone(),
+            unless_in: target.unless_in().cloned(),
             hash: hash.as_str().to_owned(),
             size_bytes,
             writer: target.writer(),
             writer_address: self.client(request).to_string(),
         };
-        self.store
-            .upload(new)
-            .map_err(|error| self.store_failed(&error))
-    }
-
-    fn refuse_existing(
-        &self,
-        reader: &Reader,
-        target: auth::WriteTarget,
-        hash: Hash<'_>,
-    ) -> Result<(), Refusal> {
-        match reader.artifact([target.scope()], hash.as_str()) {
-            Ok(None) => Ok(()),
-            Ok(Some(_)) => Err(Refusal::Exists),
+        match self.store.upload(reader, new) {
+            Ok(Admission::Upload(upload)) => Ok(upload),
+            Ok(Admission::Refused(stored)) => Err(self
+                .not_stored(stored, request, address.place)
+                .unwrap_or(Refusal::Internal)),
             Err(error) => Err(self.store_failed(&error)),
         }
     }

@@ -6,7 +6,8 @@
 //!
 //! 1. [`Authenticator::present`] takes the header apart. Bad check digits end here, before the database.
 //! 2. The caller looks the record up by its public id; none is [`Refusal::Unknown`], before any hash.
-//! 3. [`Authenticator::recall`] judges by what is cheap: the pre-tag, the life of the token, the memo.
+//! 3. [`Authenticator::recall`] judges by what is cheap: the pre-tag, the life of the token, the memo; and,
+//!    once the secret is known to be right, whether the token may be used at the place that the URL says.
 //! 4. [`Authenticator::verify`] runs Argon2, once per token and process, and only for a secret whose
 //!    pre-tag is right. It waits and takes long: the caller holds no database connection meanwhile.
 //!
@@ -24,9 +25,9 @@ mod permit;
 
 use rand::rngs::SysError;
 
-use crate::store::{Access, NewToken, TokenRecord};
+use crate::store::{Access, Name, NewToken, TokenRecord, WorkspaceId};
 
-pub use grant::{Grant, ReadChain, WriteTarget, read_chain, write_target};
+pub use grant::{Grant, Place, ReadChain, WriteTarget, read_chain, write_target};
 pub use hash::{Cost, HashError, HashedSecret};
 pub use refusal::Refusal;
 pub use token::{NewTokenText, PresentedToken, PublicId};
@@ -75,14 +76,16 @@ impl Authenticator {
         &self,
         presented: &PresentedToken,
         record: &TokenRecord,
+        place: Place<'_>,
         now_ms: i64,
     ) -> Result<Option<Grant>, Refusal> {
         judge_cheaply(presented, record, now_ms)?;
         let key = self.memo.key(presented, &record.secret_phc);
-        self.memo
-            .recall(&key)
-            .map(|verdict| grant_for(verdict, presented, record))
-            .transpose()
+        match self.memo.recall(&key) {
+            None => Ok(None),
+            Some(Verdict::Right) => Grant::new(*presented.public_id(), record, place).map(Some),
+            Some(Verdict::Wrong) => Err(Refusal::WrongSecret),
+        }
     }
 
     /// Verifies the secret with Argon2 and remembers the verdict. Threads that verify one token at the
@@ -92,13 +95,16 @@ impl Authenticator {
         presented: &PresentedToken,
         record: &TokenRecord,
         now_ms: i64,
-    ) -> Result<Grant, Refusal> {
+    ) -> Result<(), Refusal> {
         judge_cheaply(presented, record, now_ms)?;
         let key = self.memo.key(presented, &record.secret_phc);
         let verdict = self.memo.settle(key, || {
             self.hasher.verify(presented.secret(), &record.secret_phc)
         })?;
-        grant_for(verdict, presented, record)
+        match verdict {
+            Verdict::Right => Ok(()),
+            Verdict::Wrong => Err(Refusal::WrongSecret),
+        }
     }
 
     /// The secret hashed anew, to be stored in place of a hash that was made at another cost; `None`
@@ -120,23 +126,15 @@ impl Authenticator {
     }
 
     /// Makes a token: its text, to be shown once, and what is to be stored of it.
-    pub fn mint(
-        &self,
-        access: Access,
-        name: Option<&str>,
-        expires_at_ms: Option<i64>,
-    ) -> Result<(NewTokenText, Minted), AuthError> {
+    pub fn mint(&self, wish: Wish) -> Result<(NewTokenText, Minted), AuthError> {
         let (public_id, secret, text) = token::draw()?;
         let secret = self.hasher.hash(&secret)?;
-        let name = name.map(str::to_owned);
         Ok((
             text,
             Minted {
                 public_id,
-                access,
-                name,
                 secret,
-                expires_at_ms,
+                wish,
             },
         ))
     }
@@ -147,14 +145,27 @@ impl Authenticator {
     }
 }
 
+/// What a new token shall be.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    /// The workspace it belongs to.
+    pub workspace: WorkspaceId,
+    /// What it may do.
+    pub access: Access,
+    /// The one isolated scope that it is bound to; of isolated tokens only.
+    pub isolated_scope: Option<Name>,
+    /// Its name, if it gets one.
+    pub name: Option<String>,
+    /// From when on it is refused, milliseconds since 1970 UTC.
+    pub expires_at_ms: Option<i64>,
+}
+
 /// What is stored of a token that was just made.
 #[derive(Debug)]
 pub struct Minted {
     public_id: PublicId,
-    access: Access,
-    name: Option<String>,
     secret: HashedSecret,
-    expires_at_ms: Option<i64>,
+    wish: Wish,
 }
 
 impl Minted {
@@ -163,15 +174,22 @@ impl Minted {
         &self.public_id
     }
 
+    /// What it was to be.
+    pub fn wish(&self) -> &Wish {
+        &self.wish
+    }
+
     /// The fields for the store.
     pub fn to_store(&self) -> NewToken<'_> {
         NewToken {
             public_id: self.public_id.as_str(),
-            access: self.access,
-            name: self.name.as_deref(),
+            workspace: self.wish.workspace,
+            access: self.wish.access,
+            isolated_scope: self.wish.isolated_scope.as_ref(),
+            name: self.wish.name.as_deref(),
             secret_phc: &self.secret.phc,
             secret_tag: self.secret.tag,
-            expires_at_ms: self.expires_at_ms,
+            expires_at_ms: self.wish.expires_at_ms,
         }
     }
 }
@@ -200,17 +218,6 @@ fn judge_cheaply(
         return Err(Refusal::Expired);
     }
     Ok(())
-}
-
-fn grant_for(
-    verdict: Verdict,
-    presented: &PresentedToken,
-    record: &TokenRecord,
-) -> Result<Grant, Refusal> {
-    match verdict {
-        Verdict::Right => Ok(Grant::new(*presented.public_id(), record)),
-        Verdict::Wrong => Err(Refusal::WrongSecret),
-    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@
 //! * `Revoked` and `Expired` are told only to one whose secret has the right pre-tag, which a guess has
 //!   once in 2^32. The holder of a dead token learns why his build has no cache; a guesser reads what
 //!   he reads for every other guess.
+//! * What is wrong with the place that the URL says is told to the holder of a living token only. Whether
+//!   another workspace or scope exists is told to nobody.
 //! * `Busy` and `Failed` are this server's trouble, not the client's: see [`Refusal::is_internal`].
 //!
 //! No sentence names a token: an id is not a secret, but what an Nx user reads ends in build logs.
@@ -31,6 +33,16 @@ pub enum Refusal {
     Revoked,
     /// The token's time is over.
     Expired,
+    /// The URL names a scope, and the token is not an isolated one.
+    ScopeNotForToken,
+    /// The token needs a URL that names a scope.
+    ScopeMissing,
+    /// What the URL names as a scope is no name.
+    ScopeMalformed,
+    /// The token is bound to another scope than the URL names.
+    ScopeOfAnother,
+    /// The token belongs to another workspace than the URL names.
+    WorkspaceOfAnother,
     /// The secret could not be verified in time: too many first verifications at once.
     Busy,
     /// The secret could not be verified at all.
@@ -48,6 +60,11 @@ impl Refusal {
             Self::WrongSecret => "token_wrong_secret",
             Self::Revoked => "token_revoked",
             Self::Expired => "token_expired",
+            Self::ScopeNotForToken => "scope_not_for_token",
+            Self::ScopeMissing => "scope_missing",
+            Self::ScopeMalformed => "scope_malformed",
+            Self::ScopeOfAnother => "scope_of_another",
+            Self::WorkspaceOfAnother => "workspace_of_another",
             Self::Busy => "token_verification_busy",
             Self::Failed(_) => "token_verification_failed",
         }
@@ -80,6 +97,27 @@ impl Refusal {
                 "this token has expired: set NX_SELF_HOSTED_REMOTE_CACHE_ACCESS_TOKEN to a new one made \
                  by `cachesrv token create`"
             }
+            Self::ScopeNotForToken => {
+                "this token is not for isolated scopes: take /s/... out of \
+                 NX_SELF_HOSTED_REMOTE_CACHE_SERVER, or use a token made by `cachesrv token create --isolated`"
+            }
+            Self::ScopeMissing => {
+                "this token needs an isolated scope: put its name into the URL, as in \
+                 NX_SELF_HOSTED_REMOTE_CACHE_SERVER=https://cache.example/s/pr-123"
+            }
+            Self::ScopeMalformed => {
+                "what stands behind /s/ in NX_SELF_HOSTED_REMOTE_CACHE_SERVER is not the name of a scope: use \
+                 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-', but not '.' or '..'"
+            }
+            Self::ScopeOfAnother => {
+                "this token is bound to another isolated scope: take /s/... out of \
+                 NX_SELF_HOSTED_REMOTE_CACHE_SERVER, or use a token made by `cachesrv token create --isolated`"
+            }
+            Self::WorkspaceOfAnother => {
+                "this token does not belong to the workspace behind /w/ in \
+                 NX_SELF_HOSTED_REMOTE_CACHE_SERVER: correct it, or use a token made by \
+                 `cachesrv token create --workspace`"
+            }
             Self::Busy => "this cache is too busy to check a token: try again in a minute",
             Self::Failed(_) => {
                 "this cache could not check the token: its operator finds the cause in the server's log"
@@ -109,7 +147,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Refusal; 9] = [
+    const ALL: [Refusal; 14] = [
         Refusal::Missing,
         Refusal::Malformed,
         Refusal::BadCheck,
@@ -117,6 +155,11 @@ mod tests {
         Refusal::WrongSecret,
         Refusal::Revoked,
         Refusal::Expired,
+        Refusal::ScopeNotForToken,
+        Refusal::ScopeMissing,
+        Refusal::ScopeMalformed,
+        Refusal::ScopeOfAnother,
+        Refusal::WorkspaceOfAnother,
         Refusal::Busy,
         Refusal::Failed(HashError::Abandoned),
     ];
@@ -133,14 +176,22 @@ mod tests {
     }
 
     #[test]
-    fn every_refusal_of_a_credential_names_the_variable_to_set_and_the_command_to_run() {
+    fn every_refusal_of_a_credential_names_the_variable_to_set() {
         for refusal in ALL.into_iter().filter(|refusal| !refusal.is_internal()) {
             let message = refusal.message();
+            let variables = [
+                "NX_SELF_HOSTED_REMOTE_CACHE_ACCESS_TOKEN",
+                "NX_SELF_HOSTED_REMOTE_CACHE_SERVER",
+            ];
             assert!(
-                message.contains("NX_SELF_HOSTED_REMOTE_CACHE_ACCESS_TOKEN"),
+                variables.iter().any(|variable| message.contains(variable)),
                 "{refusal:?}"
             );
-            assert!(message.contains("`cachesrv token create`"), "{refusal:?}");
+            let ways_out = ["`cachesrv token create", "/s/pr-123", "1 to 64"];
+            assert!(
+                ways_out.iter().any(|way| message.contains(way)),
+                "{refusal:?}"
+            );
         }
     }
 

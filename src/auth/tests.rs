@@ -21,9 +21,11 @@ fn record(new: &NewToken<'_>) -> TokenRecord {
     TokenRecord {
         id: TokenId(5),
         public_id: new.public_id.to_owned(),
+        workspace_id: new.workspace,
         workspace: "default".to_owned(),
         trusted_scope: ScopeId(1),
         access: new.access,
+        isolated_scope: new.isolated_scope.cloned(),
         name: new.name.map(str::to_owned),
         secret_phc: new.secret_phc.to_owned(),
         secret_tag: new.secret_tag,
@@ -31,12 +33,25 @@ fn record(new: &NewToken<'_>) -> TokenRecord {
         expires_at_ms: new.expires_at_ms,
         revoked_at_ms: None,
         last_used_at_ms: None,
+        replaced_by: None,
+        first_stored_at_ms: None,
+    }
+}
+
+/// What is wished for in most tests.
+fn wish(access: Access, name: &str, expires_at_ms: Option<i64>) -> Wish {
+    Wish {
+        workspace: WorkspaceId(1),
+        access,
+        isolated_scope: None,
+        name: Some(name.to_owned()),
+        expires_at_ms,
     }
 }
 
 /// A token as its holder presents it, and as the store has it.
 fn minted(auth: &Authenticator) -> (PresentedToken, TokenRecord) {
-    let (text, minted) = auth.mint(Access::Write, Some("ci"), None).expect("minted");
+    let (text, minted) = auth.mint(wish(Access::Write, "ci", None)).expect("minted");
     (present(text.expose()), record(&minted.to_store()))
 }
 
@@ -57,11 +72,13 @@ fn lucky_guess(holder: &PresentedToken, record: &mut TokenRecord) -> PresentedTo
 fn a_minted_token_is_granted_what_it_was_minted_for() {
     let auth = authenticator();
     let (text, minted) = auth
-        .mint(Access::Read, Some("laptop"), Some(NOW_MS + 1))
+        .mint(wish(Access::Read, "laptop", Some(NOW_MS + 1)))
         .expect("minted");
     let (presented, record) = (present(text.expose()), record(&minted.to_store()));
     assert_eq!(presented.public_id(), minted.public_id());
-    let grant = auth.verify(&presented, &record, NOW_MS).expect("granted");
+    auth.verify(&presented, &record, NOW_MS).expect("right");
+    let grant = auth.recall(&presented, &record, Place::default(), NOW_MS);
+    let grant = grant.expect("granted").expect("known by now");
     assert_eq!(grant.token(), record.id);
     assert_eq!(grant.public_id(), minted.public_id());
     assert_eq!(grant.access(), Access::Read);
@@ -72,7 +89,7 @@ fn a_minted_token_is_granted_what_it_was_minted_for() {
 #[test]
 fn what_is_stored_of_a_token_does_not_contain_its_secret() {
     let (text, minted) = authenticator()
-        .mint(Access::Write, None, None)
+        .mint(wish(Access::Write, "ci", None))
         .expect("minted");
     let secret = &text.expose()[18..61];
     assert!(!format!("{minted:?} {:?}", minted.to_store()).contains(secret));
@@ -84,14 +101,14 @@ fn a_token_is_verified_once_and_recalled_from_then_on() {
     let (presented, record) = minted(&auth);
     let runs = auth.argon2_runs();
     assert!(
-        auth.recall(&presented, &record, NOW_MS)
+        auth.recall(&presented, &record, Place::default(), NOW_MS)
             .expect("not refused")
             .is_none()
     );
     auth.verify(&presented, &record, NOW_MS).expect("granted");
     for _ in 0..100 {
         assert!(
-            auth.recall(&presented, &record, NOW_MS)
+            auth.recall(&presented, &record, Place::default(), NOW_MS)
                 .expect("not refused")
                 .is_some()
         );
@@ -108,7 +125,7 @@ fn guessing_costs_no_run_of_argon2() {
     for _ in 0..10_000 {
         let guess = guess(&holder);
         assert_eq!(
-            auth.recall(&guess, &record, NOW_MS).err(),
+            auth.recall(&guess, &record, Place::default(), NOW_MS).err(),
             Some(Refusal::WrongSecret)
         );
         assert_eq!(
@@ -126,7 +143,7 @@ fn a_lucky_guess_is_refused_by_argon2_once_and_from_then_on_without() {
     let guess = lucky_guess(&holder, &mut record);
     let runs = auth.argon2_runs();
     assert!(
-        auth.recall(&guess, &record, NOW_MS)
+        auth.recall(&guess, &record, Place::default(), NOW_MS)
             .expect("not refused yet")
             .is_none()
     );
@@ -136,7 +153,7 @@ fn a_lucky_guess_is_refused_by_argon2_once_and_from_then_on_without() {
             Some(Refusal::WrongSecret)
         );
         assert_eq!(
-            auth.recall(&guess, &record, NOW_MS).err(),
+            auth.recall(&guess, &record, Place::default(), NOW_MS).err(),
             Some(Refusal::WrongSecret)
         );
     }
@@ -152,11 +169,13 @@ fn two_hundred_at_once(
     let (runs, barrier) = (auth.argon2_runs(), Barrier::new(200));
     let authenticate = || {
         barrier.wait();
-        let grant = match auth.recall(presented, record, NOW_MS)? {
-            Some(grant) => grant,
-            None => auth.verify(presented, record, NOW_MS)?,
-        };
-        Ok(grant.token())
+        if auth
+            .recall(presented, record, Place::default(), NOW_MS)?
+            .is_none()
+        {
+            auth.verify(presented, record, NOW_MS)?;
+        }
+        Ok(record.id)
     };
     let outcomes = thread::scope(|scope| {
         let threads: Vec<_> = (0..200).map(|_| scope.spawn(authenticate)).collect();
@@ -196,7 +215,8 @@ fn a_revoked_token_is_refused_on_the_next_request() {
     for revoked_at_ms in [NOW_MS - 1, NOW_MS, NOW_MS + 1, i64::MIN] {
         record.revoked_at_ms = Some(revoked_at_ms);
         assert_eq!(
-            auth.recall(&presented, &record, NOW_MS).err(),
+            auth.recall(&presented, &record, Place::default(), NOW_MS)
+                .err(),
             Some(Refusal::Revoked)
         );
         assert_eq!(
@@ -218,7 +238,8 @@ fn a_token_expires_exactly_at_its_millisecond() {
         (NOW_MS + 1, Some(Refusal::Expired)),
     ] {
         assert_eq!(
-            auth.recall(&presented, &record, now_ms).err(),
+            auth.recall(&presented, &record, Place::default(), now_ms)
+                .err(),
             refusal,
             "{now_ms}"
         );
@@ -256,7 +277,7 @@ fn a_guesser_is_not_told_that_a_token_is_dead() {
     record.revoked_at_ms = Some(NOW_MS - 1);
     let guess = guess(&holder);
     for refusal in [
-        auth.recall(&guess, &record, NOW_MS).err(),
+        auth.recall(&guess, &record, Place::default(), NOW_MS).err(),
         auth.verify(&guess, &record, NOW_MS).err(),
     ] {
         assert_eq!(
@@ -277,7 +298,7 @@ fn the_memo_does_not_survive_a_changed_hash() {
         ..record
     };
     assert!(
-        auth.recall(&presented, &changed, NOW_MS)
+        auth.recall(&presented, &changed, Place::default(), NOW_MS)
             .expect("not refused")
             .is_none()
     );
@@ -298,7 +319,8 @@ fn the_record_of_another_token_grants_nothing() {
         ..record
     };
     assert_eq!(
-        auth.recall(&presented, &swapped, NOW_MS).err(),
+        auth.recall(&presented, &swapped, Place::default(), NOW_MS)
+            .err(),
         Some(Refusal::Unknown)
     );
     assert_eq!(
@@ -314,7 +336,7 @@ fn a_grant_follows_the_record_of_this_request_not_of_the_first() {
     auth.verify(&presented, &record, NOW_MS).expect("granted");
     record.access = Access::Read;
     let grant = auth
-        .recall(&presented, &record, NOW_MS)
+        .recall(&presented, &record, Place::default(), NOW_MS)
         .expect("not refused")
         .expect("remembered");
     assert_eq!(grant.access(), Access::Read);
@@ -362,7 +384,7 @@ fn a_hash_of_another_cost_is_upgraded_once_and_the_new_one_is_known() {
     record.secret_phc = upgraded.phc;
     assert_eq!(record.secret_tag, upgraded.tag);
     assert!(
-        auth.recall(&presented, &record, NOW_MS)
+        auth.recall(&presented, &record, Place::default(), NOW_MS)
             .expect("not refused")
             .is_some()
     );
@@ -405,7 +427,7 @@ fn the_whole_way_works_at_the_real_cost() {
     );
     auth.verify(&presented, &record, NOW_MS).expect("granted");
     assert!(
-        auth.recall(&presented, &record, NOW_MS)
+        auth.recall(&presented, &record, Place::default(), NOW_MS)
             .expect("not refused")
             .is_some()
     );

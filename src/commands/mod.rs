@@ -8,11 +8,13 @@ mod config;
 mod database;
 mod failure;
 mod serve;
+mod time;
 mod token;
+mod workspace;
 
 use std::io::{self, ErrorKind, Write};
 
-use crate::cli::{Cli, Command, Options, TokenCommand};
+use crate::cli::{Cli, Command, Options};
 use crate::config::{ConfigError, Environment, Flag, Flags, Resolution};
 
 pub use failure::{Failure, Hint, Report};
@@ -26,13 +28,12 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
             serve::run(&resolve(&flags)?)
         }
         Command::Token(args) => {
-            let options = match &args.command {
-                TokenCommand::Create(args) => &args.options,
-                TokenCommand::List(args) => &args.options,
-                TokenCommand::Revoke(args) => &args.options,
-            };
-            let resolution = resolve(&flags(&cli.options, options)?)?;
+            let resolution = resolve(&flags(&cli.options, args.command.options())?)?;
             token::run(&resolution.config, &args.command)
+        }
+        Command::Workspace(args) => {
+            let resolution = resolve(&flags(&cli.options, args.command.options())?)?;
+            workspace::run(&resolution.config, &args.command)
         }
         Command::Config(args) => config::run(&cli.options, &args.command),
     }

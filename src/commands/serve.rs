@@ -15,7 +15,7 @@ use crate::api::{Api, Settings};
 use crate::auth::Authenticator;
 use crate::config::{self, Config, Resolution};
 use crate::server::{BindError, Limits, Server, bind};
-use crate::store::{Options, SCHEMA_VERSION, Store, Synchronous};
+use crate::store::{IsolatedLimits, Options, SCHEMA_VERSION, Store, Synchronous};
 use crate::telemetry::{Log, Value};
 
 /// Descriptors for the database's connections, the log, the listener and standard streams.
@@ -169,6 +169,10 @@ fn store_options(config: &Config) -> Options {
         },
         mmap: config.durability.mmap,
         upload_memory_bytes: config.limits.upload_memory_bytes,
+        isolated: IsolatedLimits {
+            scope_max_bytes: config.limits.isolated_scope_max_size_bytes,
+            workspace_max_bytes: config.limits.isolated_max_size_bytes,
+        },
         wait: config.limits.database_wait,
     }
 }

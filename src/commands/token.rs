@@ -7,14 +7,13 @@ use comfy_table::{Table, presets};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::time::{date, rfc3339};
+use super::workspace::{self, check_name};
 use super::{Failure, database, note, print};
-use crate::auth::Authenticator;
-use crate::cli::{TokenCommand, TokenCreateArgs, TokenListArgs, TokenRevokeArgs};
+use crate::auth::{Authenticator, Minted, Wish};
+use crate::cli::{AccessArgs, TokenCommand, TokenCreateArgs, TokenListArgs, TokenRevokeArgs};
 use crate::config::Config;
-use crate::store::{Access, Created, Revoked, TokenRecord, now_ms};
-
-/// The longest name of a token, in characters.
-const NAME_LENGTH_MAX: usize = 64;
+use crate::store::{Access, Created, Name, Revoked, TokenRecord, now_ms};
 
 /// Runs a `token` command.
 pub(super) fn run(config: &Config, command: &TokenCommand) -> anyhow::Result<()> {
@@ -27,71 +26,81 @@ pub(super) fn run(config: &Config, command: &TokenCommand) -> anyhow::Result<()>
 
 fn create(config: &Config, args: &TokenCreateArgs) -> anyhow::Result<()> {
     if let Some(name) = &args.name {
-        check_name(name)?;
+        check_name(name, "a token")?;
     }
+    let (access, isolated_scope) = access(&args.access)?;
     let expires_at_ms = args.expires.map(expiry_ms).transpose()?;
-    let access = if args.write {
-        Access::Write
-    } else {
-        Access::Read
-    };
     let mut admin = database::open_or_create(config)?;
-    let authenticator = Authenticator::new()?;
-    let (text, minted) = authenticator.mint(access, args.name.as_deref(), expires_at_ms)?;
+    let wish = Wish {
+        workspace: workspace::find(&admin, config, &args.place.workspace)?,
+        access,
+        isolated_scope,
+        name: args.name.clone(),
+        expires_at_ms,
+    };
+    let (text, minted) = Authenticator::new()?.mint(wish)?;
     match admin
         .create_token(&minted.to_store())
         .context("cannot store the token")?
     {
         Created::NameTaken => {
             let name = args.name.as_deref().unwrap_or_default();
-            let revoke = database::with_db(&format!("cachesrv token revoke {name}"), &config.db);
+            let revoke = format!(
+                "cachesrv token revoke {name}{}",
+                workspace::flag(&args.place)
+            );
             return Err(
                 Failure::new(format!("a token named '{name}' exists already"))
-                    .hint(revoke)
+                    .hint(database::with_db(&revoke, &config.db))
                     .into(),
             );
         }
         Created::Done => {}
     }
     print(&format!("{}\n", text.expose()))?;
-    note(&describe(
-        &minted,
-        access,
-        args.name.as_deref(),
-        expires_at_ms,
-    ));
+    note(&describe(&minted));
     Ok(())
 }
 
-fn describe(
-    minted: &crate::auth::Minted,
-    access: Access,
-    name: Option<&str>,
-    expires_at_ms: Option<i64>,
-) -> String {
-    let named = name.map_or_else(String::new, |name| format!(" '{name}'"));
-    let until = expires_at_ms.map_or_else(
+/// What was typed as access; reading alone where nothing was.
+fn access(args: &AccessArgs) -> anyhow::Result<(Access, Option<Name>)> {
+    if let Some(name) = &args.isolated {
+        let scope = name.as_ref().map(|name| {
+            Name::parse(name)
+                .map_err(|why| Failure::usage(format!("'{name}' cannot name a scope: {why}")))
+        });
+        return Ok((Access::Isolated, scope.transpose()?));
+    }
+    let access = match (args.write, args.write_only) {
+        (true, _) => Access::Write,
+        (_, true) => Access::WriteOnly,
+        _ => Access::Read,
+    };
+    Ok((access, None))
+}
+
+fn describe(minted: &Minted) -> String {
+    let wish = minted.wish();
+    let named = wish
+        .name
+        .as_ref()
+        .map_or_else(String::new, |name| format!(" '{name}'"));
+    let until = wish.expires_at_ms.map_or_else(
         || "never expires".to_owned(),
         |ms| format!("expires {}", date(ms)),
     );
+    let scope = match (&wish.isolated_scope, wish.access) {
+        (Some(scope), _) => format!(" for scope '{scope}'"),
+        (None, Access::Isolated) => {
+            " for the scope that the URL names, as in https://cache.example/s/pr-123".to_owned()
+        }
+        (None, _) => String::new(),
+    };
     format!(
-        "created {} token{named}, id {}, {until}. The line above is its secret: it is not shown again",
-        access.as_str(),
+        "created {} token{named}, id {}{scope}, {until}. The line above is its secret: it is not shown again",
+        wish.access.as_str(),
         minted.public_id().as_str(),
     )
-}
-
-/// Names end up in logs, in commands and in front of people, so they are plain.
-fn check_name(name: &str) -> anyhow::Result<()> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    let is_short = (1..=NAME_LENGTH_MAX).contains(&name.len());
-    if is_short && name.chars().all(is_plain) && !name.starts_with('-') {
-        return Ok(());
-    }
-    Err(Failure::usage(format!(
-        "'{name}' cannot name a token: use 1 to {NAME_LENGTH_MAX} of A-Z, a-z, 0-9, '.', '_' and '-'"
-    ))
-    .into())
 }
 
 fn expiry_ms(expires: Duration) -> anyhow::Result<i64> {
@@ -226,17 +235,4 @@ impl<'t> Listed<'t> {
             revoked_at: token.revoked_at_ms.map(rfc3339),
         }
     }
-}
-
-fn timestamp(ms: i64) -> Timestamp {
-    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX)
-}
-
-fn rfc3339(ms: i64) -> String {
-    timestamp(ms).to_string()
-}
-
-/// To the minute, in UTC, as a person reads it.
-fn date(ms: i64) -> String {
-    timestamp(ms).strftime("%Y-%m-%d %H:%M").to_string()
 }

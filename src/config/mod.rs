@@ -69,6 +69,10 @@ pub struct Limits {
     pub upload_memory_bytes: u64,
     /// How long a request waits for the database before it counts as busy.
     pub database_wait: Duration,
+    /// What one isolated scope may hold, in bytes.
+    pub isolated_scope_max_size_bytes: u64,
+    /// What the isolated scopes of one workspace may hold together, in bytes.
+    pub isolated_max_size_bytes: u64,
 }
 
 /// What is logged, and how.
@@ -381,6 +385,8 @@ mod tests {
             shutdown_grace: Duration::from_secs(30),
             upload_memory_bytes: 48 << 20,
             database_wait: Duration::from_secs(30),
+            isolated_scope_max_size_bytes: 2 << 30,
+            isolated_max_size_bytes: 5 << 30,
         };
         assert_eq!(config.limits, limits);
         assert_eq!(
@@ -416,6 +422,8 @@ mod tests {
             "limits.shutdown_grace=8s",
             "limits.upload_memory=9MiB",
             "limits.database_wait=10s",
+            "limits.isolated_scope_max_size=11B",
+            "limits.isolated_max_size=12B",
             "log.format=json",
             "log.requests=false",
             "nx.put_status=202",
@@ -443,6 +451,8 @@ mod tests {
                 shutdown_grace: Duration::from_secs(8),
                 upload_memory_bytes: 9 << 20,
                 database_wait: Duration::from_secs(10),
+                isolated_scope_max_size_bytes: 11,
+                isolated_max_size_bytes: 12,
             },
             log: LogSettings {
                 format: Format::Json,

@@ -54,6 +54,9 @@ const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::
 /// The most that is stored as one artifact, for chunk numbers and lengths keep their room.
 const ARTIFACT_LIMIT_BYTES: u64 = 200 << 30;
 
+/// More than any disk, and far from what 64 bits can count.
+const QUOTA_MAX_BYTES: u64 = 1 << 50;
+
 /// Every setting. Settings without a table come first: in TOML nothing without a table can follow one.
 pub static SETTINGS: &[Setting] = &[
     Setting {
@@ -142,6 +145,22 @@ pub static SETTINGS: &[Setting] = &[
         default: "30s",
         doc: "Time a request waits for the database before it is a miss or not stored.",
         kind: Kind::Time(TIMEOUT, |config| &mut config.limits.database_wait),
+    },
+    Setting {
+        key: "limits.isolated_scope_max_size",
+        default: "2GiB",
+        doc: "The most that one isolated scope may hold; 0B lets none store anything.",
+        kind: Kind::Size(0..=QUOTA_MAX_BYTES, |config| {
+            &mut config.limits.isolated_scope_max_size_bytes
+        }),
+    },
+    Setting {
+        key: "limits.isolated_max_size",
+        default: "5GiB",
+        doc: "The most that the isolated scopes of one workspace may hold together.",
+        kind: Kind::Size(0..=QUOTA_MAX_BYTES, |config| {
+            &mut config.limits.isolated_max_size_bytes
+        }),
     },
     Setting {
         key: "log.format",

@@ -8,8 +8,9 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::connection::{self, Profile, Role, Synchronous};
 use super::error::{OpenError, StoreError};
 use super::file::{self, Content, FileLock};
-use super::model::{NewToken, TokenRecord};
-use super::{schema, tokens};
+use super::model::{NewToken, TokenRecord, Workspace, WorkspaceId};
+use super::name::Name;
+use super::{schema, tokens, workspaces};
 
 /// Commands read little and must not lose what they said they did.
 const PROFILE: Profile = Profile {
@@ -109,13 +110,36 @@ impl Admin {
         })
     }
 
+    /// The workspace of this name.
+    pub fn workspace(&self, name: &str) -> Result<Option<WorkspaceId>, StoreError> {
+        workspaces::find(&self.connection, name)
+    }
+
+    /// All workspaces, oldest first.
+    pub fn workspaces(&self) -> Result<Vec<Workspace>, StoreError> {
+        workspaces::list(&self.connection)
+    }
+
+    /// Adds a workspace with its trusted scope; whether there was none of this name.
+    pub fn add_workspace(&mut self, name: &Name) -> Result<bool, StoreError> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if workspaces::find(&transaction, name.as_str())?.is_some() {
+            return Ok(false);
+        }
+        workspaces::add(&transaction, name)?;
+        transaction.commit()?;
+        Ok(true)
+    }
+
     /// Adds a token, unless a living one has its name.
     pub fn create_token(&mut self, new: &NewToken<'_>) -> Result<Created, StoreError> {
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         if let Some(name) = new.name
-            && tokens::name_is_taken(&transaction, name)?
+            && tokens::name_is_taken(&transaction, new.workspace, name)?
         {
             return Ok(Created::NameTaken);
         }

@@ -3,22 +3,40 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::error::StoreError;
-use super::model::{Artifact, Condemned, NewArtifact, ScopeId};
+use super::model::{Artifact, Condemned, NewArtifact, Scope};
+use super::scopes;
 
 /// The artifact stored under `hash` in `scope`.
 pub(super) fn find(
     connection: &Connection,
-    scope: ScopeId,
+    scope: &Scope,
     hash: &str,
 ) -> Result<Option<Artifact>, StoreError> {
-    let found = connection
-        .prepare_cached(
-            "SELECT id, size_bytes FROM artifacts
-             WHERE scope_id = ?1 AND hash = ?2 AND state = 'stored'",
-        )?
-        .query_row(params![scope.0, hash], from_row)
-        .optional()?;
-    Ok(found)
+    let found = match scope {
+        Scope::Trusted(id) => connection
+            .prepare_cached(
+                "SELECT id, size_bytes FROM artifacts
+                 WHERE scope_id = ?1 AND hash = ?2 AND state = 'stored'",
+            )?
+            .query_row(params![id.0, hash], from_row),
+        Scope::Isolated(workspace, name) => connection
+            .prepare_cached(
+                "SELECT artifacts.id, size_bytes FROM scopes JOIN artifacts ON scope_id = scopes.id
+                 WHERE workspace_id = ?1 AND name = ?2 AND hash = ?3 AND state = 'stored'",
+            )?
+            .query_row(params![workspace.0, name.as_str(), hash], from_row),
+    };
+    Ok(found.optional()?)
+}
+
+/// Whether an entry is in the way of `new`: in its own scope, or in the other one that counts for it.
+pub(super) fn is_taken(connection: &Connection, new: &NewArtifact) -> Result<bool, StoreError> {
+    for scope in new.unless_in.iter().chain([&new.scope]) {
+        if find(connection, scope, &new.hash)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Artifact> {
@@ -48,6 +66,7 @@ fn insert(
     state: &str,
     digest: Option<&[u8; 32]>,
 ) -> Result<i64, StoreError> {
+    let scope = scopes::find_or_create(connection, &new.scope)?;
     let now_ms = super::now_ms();
     connection
         .prepare_cached(
@@ -56,7 +75,7 @@ fn insert(
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8)",
         )?
         .execute(params![
-            new.scope.0,
+            scope.0,
             new.hash,
             state,
             new.size_bytes as i64,

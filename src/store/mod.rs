@@ -13,12 +13,16 @@ mod connection;
 mod error;
 mod file;
 mod model;
+mod name;
+mod quota;
 mod reader;
 mod schema;
+mod scopes;
 mod space;
 mod ticket;
 mod tokens;
 mod upload;
+mod workspaces;
 mod writer;
 
 use std::collections::HashMap;
@@ -35,11 +39,14 @@ pub use chunks::{ARTIFACT_BYTES_MAX, CHUNK_BYTES};
 pub use connection::Synchronous;
 pub use error::{OpenError, StoreError};
 pub use model::{
-    Access, Artifact, Condemned, NewArtifact, NewToken, ScopeId, Stored, TokenId, TokenRecord,
+    Access, Artifact, Condemned, NewArtifact, NewToken, Quota, Scope, ScopeId, ScopeKind, Stored,
+    TokenId, TokenRecord, Workspace, WorkspaceId,
 };
+pub use name::{Name, NotAName};
+pub use quota::IsolatedLimits;
 pub use reader::Reader;
 pub use schema::VERSION as SCHEMA_VERSION;
-pub use upload::Upload;
+pub use upload::{Admission, Upload};
 
 use connection::{Profile, Role};
 use ticket::Weight;
@@ -69,6 +76,8 @@ pub struct Options {
     pub mmap: bool,
     /// Memory for chunks on their way in, all uploads together, in bytes.
     pub upload_memory_bytes: u64,
+    /// What isolated scopes may hold.
+    pub isolated: IsolatedLimits,
     /// How long a request waits for a connection, a buffer or the writer.
     pub wait: Duration,
 }
@@ -83,6 +92,7 @@ pub struct Store {
     writer: Arc<writer::Writer>,
     _lock: file::FileLock,
     space: Arc<space::Space>,
+    quotas: Arc<quota::Quotas>,
     leftovers: Arc<cleaner::Leftovers>,
     upload_buffers: Arc<BufferPool>,
     download_buffers: Arc<BufferPool>,
@@ -136,6 +146,7 @@ impl Store {
             writer,
             _lock: lock,
             space,
+            quotas: quota::Quotas::new(options.isolated),
             leftovers,
             upload_buffers: BufferPool::new(options.upload_memory_bytes),
             download_buffers: BufferPool::new(DOWNLOAD_MEMORY_BYTES),
@@ -170,18 +181,24 @@ impl Store {
     }
 
     /// A buffer for a chunk on its way out, if there is one without waiting.
-    pub fn download_buffer_now(&self) -> Option<Buffer> {
-        self.download_buffers.try_take()
+    pub fn download_buffer_now(&self, kind: ScopeKind) -> Option<Buffer> {
+        self.download_buffers.try_take(kind)
     }
 
     /// A buffer for a chunk on its way out, waiting for one until `deadline`.
-    pub fn download_buffer(&self, deadline: Instant) -> Result<Buffer, StoreError> {
-        self.download_buffers.take(deadline).ok_or(StoreError::Busy)
+    pub fn download_buffer(
+        &self,
+        kind: ScopeKind,
+        deadline: Instant,
+    ) -> Result<Buffer, StoreError> {
+        let buffer = self.download_buffers.take(kind, deadline);
+        buffer.ok_or(StoreError::Busy)
     }
 
-    /// Reserves room for an artifact and begins its upload.
-    pub fn upload(&self, new: NewArtifact) -> Result<Upload<'_>, StoreError> {
-        Upload::begin(self, new)
+    /// Begins the upload of an artifact, with room reserved for it, unless it is known by the snapshot of
+    /// `reader` that it would not be stored.
+    pub fn upload(&self, reader: Reader, new: NewArtifact) -> Result<Admission<'_>, StoreError> {
+        Upload::begin(self, reader, new)
     }
 
     /// Hides an artifact whose bytes are damaged; whether this call did it. Waits for the writer, shortly.
@@ -293,5 +310,7 @@ fn open_readers(
         })
 }
 
+#[cfg(test)]
+mod isolation_tests;
 #[cfg(test)]
 mod tests;

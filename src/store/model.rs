@@ -1,10 +1,43 @@
 //! The words of the store: ids and records that its callers share. No SQL.
 
 use super::chunks::CHUNK_BYTES;
+use super::name::Name;
+
+/// The row id of a workspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct WorkspaceId(pub i64);
 
 /// The row id of a scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ScopeId(pub i64);
+
+/// Where entries live. Which one a request may use is decided in `auth`, nowhere else.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// The trusted scope of a workspace.
+    Trusted(ScopeId),
+    /// The isolated scope of this name in a workspace; it begins to exist with its first entry.
+    Isolated(WorkspaceId, Name),
+}
+
+/// Trusted or isolated: what shares a budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ScopeKind {
+    /// What protected branches build.
+    Trusted,
+    /// What a pull request builds.
+    Isolated,
+}
+
+impl Scope {
+    /// Whether it is trusted or isolated.
+    pub fn kind(&self) -> ScopeKind {
+        match self {
+            Self::Trusted(_) => ScopeKind::Trusted,
+            Self::Isolated(..) => ScopeKind::Isolated,
+        }
+    }
+}
 
 /// The row id of a token; never used again for another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -17,6 +50,10 @@ pub enum Access {
     Read,
     /// Reads and writes the trusted scope.
     Write,
+    /// Reads the trusted scope, then an isolated one, and writes the isolated one.
+    Isolated,
+    /// Writes the trusted scope, reads nothing.
+    WriteOnly,
 }
 
 impl Access {
@@ -25,15 +62,28 @@ impl Access {
         match self {
             Self::Read => "read",
             Self::Write => "write",
+            Self::Isolated => "isolated",
+            Self::WriteOnly => "write-only",
         }
     }
 
     /// The access with this word.
     pub fn parse(word: &str) -> Option<Self> {
-        [Self::Read, Self::Write]
+        [Self::Read, Self::Write, Self::Isolated, Self::WriteOnly]
             .into_iter()
             .find(|access| access.as_str() == word)
     }
+}
+
+/// One repository, or a group of them that trusts itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workspace {
+    /// The row id.
+    pub id: WorkspaceId,
+    /// Its name.
+    pub name: String,
+    /// When it was added, milliseconds since 1970 UTC.
+    pub created_at_ms: i64,
 }
 
 /// A token as it is stored: its secret only as a hash.
@@ -43,13 +93,17 @@ pub struct TokenRecord {
     pub id: TokenId,
     /// The part of the token that may be shown: 12 base62 characters.
     pub public_id: String,
-    /// The name of the workspace it belongs to.
+    /// The workspace it belongs to.
+    pub workspace_id: WorkspaceId,
+    /// The name of that workspace.
     pub workspace: String,
     /// The trusted scope of that workspace.
     pub trusted_scope: ScopeId,
     /// What it may do.
     pub access: Access,
-    /// Its name, unique among the living tokens of the workspace.
+    /// The one isolated scope that an isolated token is bound to; without it the URL names the scope.
+    pub isolated_scope: Option<Name>,
+    /// Its name, unique among the tokens of the workspace that are alive and not replaced.
     pub name: Option<String>,
     /// The Argon2id hash of the secret, a PHC string.
     pub secret_phc: String,
@@ -63,6 +117,10 @@ pub struct TokenRecord {
     pub revoked_at_ms: Option<i64>,
     /// When it was last used (to the minute), milliseconds since 1970 UTC.
     pub last_used_at_ms: Option<i64>,
+    /// The token that took its place when it was rotated.
+    pub replaced_by: Option<TokenId>,
+    /// When it first stored an entry, milliseconds since 1970 UTC.
+    pub first_stored_at_ms: Option<i64>,
 }
 
 /// A token about to be stored.
@@ -70,8 +128,12 @@ pub struct TokenRecord {
 pub struct NewToken<'t> {
     /// 12 base62 characters.
     pub public_id: &'t str,
+    /// The workspace it belongs to.
+    pub workspace: WorkspaceId,
     /// What it may do.
     pub access: Access,
+    /// The one isolated scope that it is bound to; of isolated tokens only.
+    pub isolated_scope: Option<&'t Name>,
     /// Its name, if it gets one.
     pub name: Option<&'t str>,
     /// The Argon2id hash of the secret, a PHC string.
@@ -115,7 +177,9 @@ impl Artifact {
 #[derive(Debug, Clone)]
 pub struct NewArtifact {
     /// The scope it is for.
-    pub scope: ScopeId,
+    pub scope: Scope,
+    /// Another scope in which an entry of the same hash refuses it, too.
+    pub unless_in: Option<Scope>,
     /// The hash it is stored under.
     pub hash: String,
     /// Its length in bytes.
@@ -135,6 +199,19 @@ pub enum Stored {
     Exists,
     /// The token was revoked or expired while the upload ran; nothing is stored.
     TokenNotLive,
+    /// Its isolated scope has no room for it; nothing is stored.
+    OverQuota(Quota),
+}
+
+/// A limit of isolated scopes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quota {
+    /// What one isolated scope may hold, in bytes.
+    Scope(u64),
+    /// What the isolated scopes of one workspace may hold together, in bytes.
+    Workspace(u64),
+    /// How many isolated scopes of one workspace may hold entries.
+    Scopes(u64),
 }
 
 /// Why an artifact was hidden.
@@ -146,6 +223,8 @@ pub enum Condemned {
     Unfinished,
     /// Its upload was interrupted by a crash.
     Interrupted,
+    /// An operator removed it.
+    Purged,
 }
 
 impl Condemned {
@@ -155,11 +234,12 @@ impl Condemned {
             Self::Damaged => "damaged",
             Self::Unfinished => "unfinished",
             Self::Interrupted => "interrupted",
+            Self::Purged => "purged",
         }
     }
 
     /// Whether somebody may be reading it at this moment.
     pub(super) fn was_readable(self) -> bool {
-        self == Self::Damaged
+        matches!(self, Self::Damaged | Self::Purged)
     }
 }

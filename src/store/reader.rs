@@ -5,9 +5,10 @@
 
 use r2d2::PooledConnection;
 use r2d2_sqlite::SqliteConnectionManager;
+use rusqlite::Connection;
 
 use super::error::StoreError;
-use super::model::{Artifact, ScopeId, TokenRecord};
+use super::model::{Artifact, Scope, TokenRecord};
 use super::{artifacts, chunks, tokens};
 
 /// A consistent view of the database, for a few look-ups.
@@ -16,6 +17,10 @@ pub struct Reader {
 }
 
 impl Reader {
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     pub(super) fn begin(
         connection: PooledConnection<SqliteConnectionManager>,
     ) -> Result<Self, StoreError> {
@@ -29,9 +34,9 @@ impl Reader {
     }
 
     /// The first artifact stored under `hash` in one of `scopes`, in their order.
-    pub fn artifact(
+    pub fn artifact<'s>(
         &self,
-        scopes: impl IntoIterator<Item = ScopeId>,
+        scopes: impl IntoIterator<Item = &'s Scope>,
         hash: &str,
     ) -> Result<Option<Artifact>, StoreError> {
         for scope in scopes {

@@ -11,7 +11,10 @@ use super::error::{OpenError, StoreError};
 pub(super) const APPLICATION_ID: u32 = 0x6373_7276;
 
 /// Migration `n` (from 1) brings a file from schema version `n - 1` to `n`. Never edit one that was released.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_initial.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/0001_initial.sql"),
+    include_str!("../../migrations/0002_isolation.sql"),
+];
 
 /// The schema version this program works with.
 pub const VERSION: u32 = MIGRATIONS.len() as u32;
@@ -21,6 +24,15 @@ pub const VERSION: u32 = MIGRATIONS.len() as u32;
 /// The first migration runs before write-ahead mode is on, so that the header of a new file says what
 /// it is from its first byte on: a crash leaves an empty file or a cachesrv database, nothing between.
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    migrate_to(connection, path, VERSION)
+}
+
+/// The same, to an earlier version: how a file of that version came to be.
+pub(super) fn migrate_to(
+    connection: &mut Connection,
+    path: &Path,
+    target: u32,
+) -> Result<(), OpenError> {
     let fail = |error| open_error(path, error);
     let mut version = version(connection).map_err(fail)?;
     if version > VERSION {
@@ -31,7 +43,7 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Op
         });
     }
     let mmap_size_bytes = unmap(connection).map_err(fail)?;
-    for migration in &MIGRATIONS[version as usize..] {
+    for migration in &MIGRATIONS[version as usize..target.max(version) as usize] {
         version += 1;
         apply(connection, migration, version).map_err(fail)?;
     }

@@ -5,36 +5,42 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
-const WAIT: Duration = Duration::from_secs(30);
+pub(super) const WAIT: Duration = Duration::from_secs(30);
 
-struct Fixture {
-    store: Store,
-    scope: ScopeId,
-    writer: TokenId,
+pub(super) const ISOLATED: IsolatedLimits = IsolatedLimits {
+    scope_max_bytes: 1000,
+    workspace_max_bytes: 2500,
+};
+
+pub(super) struct Fixture {
+    pub store: Store,
+    pub scope: Scope,
+    pub writer: TokenId,
     directory: tempfile::TempDir,
 }
 
 impl Fixture {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("cachesrv.db");
         let writer = add_token(&path, "writer", Access::Write);
         let store = open(&path);
         Self {
             store,
-            scope: ScopeId(1),
+            scope: Scope::Trusted(ScopeId(1)),
             writer,
             directory,
         }
     }
 
-    fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         self.directory.path().join("cachesrv.db")
     }
 
-    fn new_artifact(&self, hash: &str, size_bytes: usize) -> NewArtifact {
+    pub fn new_artifact(&self, hash: &str, size_bytes: usize) -> NewArtifact {
         NewArtifact {
-            scope: self.scope,
+            scope: self.scope.clone(),
+            unless_in: None,
             hash: hash.to_owned(),
             size_bytes: size_bytes as u64,
             writer: self.writer,
@@ -42,24 +48,53 @@ impl Fixture {
         }
     }
 
-    fn put(&self, hash: &str, bytes: &[u8]) -> Stored {
-        let mut upload = self
-            .store
-            .upload(self.new_artifact(hash, bytes.len()))
-            .unwrap();
-        receive(&mut upload, bytes);
-        upload.finish().unwrap()
+    pub fn admission(&self, new: NewArtifact) -> Admission<'_> {
+        let reader = self.store.reader(Instant::now() + WAIT).unwrap();
+        self.store.upload(reader, new).unwrap()
+    }
+
+    /// An upload that is admitted.
+    pub fn upload(&self, hash: &str, length: usize) -> Upload<'_> {
+        match self.admission(self.new_artifact(hash, length)) {
+            Admission::Upload(upload) => *upload,
+            Admission::Refused(stored) => panic!("refused: {stored:?}"),
+        }
+    }
+
+    pub fn put(&self, hash: &str, bytes: &[u8]) -> Stored {
+        self.put_new(self.new_artifact(hash, bytes.len()), bytes)
+    }
+
+    pub fn put_new(&self, new: NewArtifact, bytes: &[u8]) -> Stored {
+        match self.admission(new) {
+            Admission::Upload(mut upload) => {
+                receive(&mut upload, bytes);
+                upload.finish().unwrap()
+            }
+            Admission::Refused(stored) => stored,
+        }
     }
 
     fn get(&self, hash: &str) -> Option<Vec<u8>> {
+        self.get_from([&self.scope], hash)
+    }
+
+    pub fn get_from<'s>(
+        &self,
+        scopes: impl IntoIterator<Item = &'s Scope>,
+        hash: &str,
+    ) -> Option<Vec<u8>> {
         let artifact = self
             .store
             .reader(Instant::now() + WAIT)
             .unwrap()
-            .artifact([self.scope], hash)
+            .artifact(scopes, hash)
             .unwrap()?;
         let mut bytes = Vec::new();
-        let mut buffer = self.store.download_buffer(Instant::now() + WAIT).unwrap();
+        let mut buffer = self
+            .store
+            .download_buffer(self.scope.kind(), Instant::now() + WAIT)
+            .unwrap();
         for sequence in 0..artifact.chunk_count() {
             let reader = self.store.reader(Instant::now() + WAIT).unwrap();
             bytes.extend_from_slice(reader.chunk(&artifact, sequence, &mut buffer).unwrap());
@@ -68,14 +103,14 @@ impl Fixture {
     }
 
     /// A look at the file that the store itself does not offer.
-    fn count(&self, sql: &str) -> i64 {
+    pub fn count(&self, sql: &str) -> i64 {
         Connection::open(self.path())
             .unwrap()
             .query_row(sql, [], |row| row.get(0))
             .unwrap()
     }
 
-    fn wait_until(&self, sql: &str, expected: i64) {
+    pub fn wait_until(&self, sql: &str, expected: i64) {
         let deadline = Instant::now() + WAIT;
         while self.count(sql) != expected {
             assert!(
@@ -88,32 +123,39 @@ impl Fixture {
     }
 }
 
-fn open(path: &Path) -> Store {
+pub(super) fn open(path: &Path) -> Store {
     Store::open(&Options {
         path: path.to_owned(),
         synchronous: Synchronous::Normal,
         mmap: true,
         upload_memory_bytes: 4 * 1024 * 1024,
+        isolated: ISOLATED,
         wait: WAIT,
     })
     .unwrap()
 }
 
-fn add_token(path: &Path, public_id: &str, access: Access) -> TokenId {
+pub(super) fn add_token(path: &Path, public_id: &str, access: Access) -> TokenId {
+    let token = new_token(public_id, access);
     let mut admin = Admin::open_or_create(path).unwrap();
-    let token = NewToken {
-        public_id,
-        access,
-        name: Some(public_id),
-        secret_phc: "",
-        secret_tag: [0; 4],
-        expires_at_ms: None,
-    };
     assert_eq!(admin.create_token(&token).unwrap(), Created::Done);
     admin.tokens().unwrap().last().unwrap().id
 }
 
-fn receive(upload: &mut Upload<'_>, mut bytes: &[u8]) {
+pub(super) fn new_token(public_id: &str, access: Access) -> NewToken<'_> {
+    NewToken {
+        public_id,
+        workspace: WorkspaceId(1),
+        access,
+        isolated_scope: None,
+        name: Some(public_id),
+        secret_phc: "",
+        secret_tag: [0; 4],
+        expires_at_ms: None,
+    }
+}
+
+pub(super) fn receive(upload: &mut Upload<'_>, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         let space = upload.space().unwrap();
         let count = space.len().min(bytes.len()).min(70_000);
@@ -123,7 +165,7 @@ fn receive(upload: &mut Upload<'_>, mut bytes: &[u8]) {
     }
 }
 
-fn bytes(length: usize, seed: u8) -> Vec<u8> {
+pub(super) fn bytes(length: usize, seed: u8) -> Vec<u8> {
     let mut state = u64::from(seed) + 1;
     let step = || {
         state ^= state << 13;
@@ -174,10 +216,7 @@ fn the_digest_is_the_blake3_of_the_artifact() {
 fn the_second_writer_of_a_key_is_told_and_the_first_artifact_stays() {
     for length in [10, 9 * CHUNK_BYTES] {
         let fixture = Fixture::new();
-        let mut slow = fixture
-            .store
-            .upload(fixture.new_artifact("1", length))
-            .unwrap();
+        let mut slow = fixture.upload("1", length);
         receive(&mut slow, &bytes(length, 1));
         assert_eq!(fixture.put("1", &bytes(length, 2)), Stored::New);
         assert_eq!(slow.finish().unwrap(), Stored::Exists);
@@ -193,10 +232,7 @@ fn the_second_writer_of_a_key_is_told_and_the_first_artifact_stays() {
 #[test]
 fn an_upload_that_is_dropped_leaves_nothing() {
     let fixture = Fixture::new();
-    let mut upload = fixture
-        .store
-        .upload(fixture.new_artifact("1", 20 * CHUNK_BYTES))
-        .unwrap();
+    let mut upload = fixture.upload("1", 20 * CHUNK_BYTES);
     receive(&mut upload, &bytes(9 * CHUNK_BYTES, 1));
     fixture.wait_until("SELECT count(*) FROM chunks", 8);
     assert_eq!(fixture.get("1"), None);
@@ -209,10 +245,7 @@ fn an_upload_that_is_dropped_leaves_nothing() {
 #[test]
 fn leftovers_of_a_crash_are_swept_at_the_next_start() {
     let fixture = Fixture::new();
-    let mut upload = fixture
-        .store
-        .upload(fixture.new_artifact("1", 20 * CHUNK_BYTES))
-        .unwrap();
+    let mut upload = fixture.upload("1", 20 * CHUNK_BYTES);
     receive(&mut upload, &bytes(9 * CHUNK_BYTES, 1));
     fixture.wait_until("SELECT count(*) FROM chunks", 8);
     std::mem::forget(upload);
@@ -225,7 +258,7 @@ fn leftovers_of_a_crash_are_swept_at_the_next_start() {
     assert_eq!(store.interrupted_uploads(), 1);
     let fixture = Fixture {
         store,
-        scope: ScopeId(1),
+        scope: Scope::Trusted(ScopeId(1)),
         writer: TokenId(1),
         directory,
     };
@@ -237,10 +270,7 @@ fn leftovers_of_a_crash_are_swept_at_the_next_start() {
 fn a_token_that_was_revoked_meanwhile_stores_nothing() {
     for length in [10, 9 * CHUNK_BYTES] {
         let fixture = Fixture::new();
-        let mut upload = fixture
-            .store
-            .upload(fixture.new_artifact("1", length))
-            .unwrap();
+        let mut upload = fixture.upload("1", length);
         receive(&mut upload, &bytes(length, 1));
         let revoked = Admin::open(&fixture.path())
             .unwrap()
@@ -257,10 +287,7 @@ fn the_schema_refuses_a_trusted_entry_by_a_token_that_may_not_write() {
     let mut fixture = Fixture::new();
     fixture.writer = add_token(&fixture.path(), "reader", Access::Read);
     for length in [10, 9 * CHUNK_BYTES] {
-        let mut upload = fixture
-            .store
-            .upload(fixture.new_artifact("1", length))
-            .unwrap();
+        let mut upload = fixture.upload("1", length);
         receive(&mut upload, &bytes(length, 1));
         assert!(matches!(upload.finish(), Err(StoreError::Sqlite { .. })));
     }
@@ -301,10 +328,10 @@ fn a_damaged_chunk_is_never_returned() {
             .execute(statement, [])
             .unwrap();
         let reader = fixture.store.reader(Instant::now() + WAIT).unwrap();
-        let artifact = reader.artifact([fixture.scope], "1").unwrap().unwrap();
+        let artifact = reader.artifact([&fixture.scope], "1").unwrap().unwrap();
         let mut buffer = fixture
             .store
-            .download_buffer(Instant::now() + WAIT)
+            .download_buffer(ScopeKind::Trusted, Instant::now() + WAIT)
             .unwrap();
         assert!(reader.chunk(&artifact, 0, &mut buffer).is_ok());
         let read = reader.chunk(&artifact, 1, &mut buffer).map(<[u8]>::len);
@@ -326,7 +353,7 @@ fn a_quarantined_artifact_is_gone_and_can_be_stored_anew() {
         .store
         .reader(Instant::now() + WAIT)
         .unwrap()
-        .artifact([fixture.scope], "1")
+        .artifact([&fixture.scope], "1")
         .unwrap()
         .unwrap();
     assert_eq!(fixture.store.quarantine(&artifact), Ok(true));
@@ -468,6 +495,7 @@ fn a_database_that_is_not_ours_or_newer_is_refused_untouched() {
         synchronous: Synchronous::Normal,
         mmap: true,
         upload_memory_bytes: 0,
+        isolated: ISOLATED,
         wait: WAIT,
     };
     assert!(matches!(

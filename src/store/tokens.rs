@@ -3,17 +3,16 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::error::StoreError;
-use super::model::{Access, NewToken, ScopeId, TokenId, TokenRecord};
-
-/// The row id of the workspace that the first migration makes.
-const DEFAULT_WORKSPACE: i64 = 1;
+use super::model::{Access, NewToken, ScopeId, TokenId, TokenRecord, WorkspaceId};
+use super::name::Name;
 
 /// What every query of this file selects, in the order of [`from_row`].
 macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT tokens.id, public_id, workspaces.name, scopes.id, access, tokens.name, secret_phc,
-                    secret_tag, tokens.created_at_ms, expires_at_ms, revoked_at_ms, last_used_at_ms
+                    secret_tag, tokens.created_at_ms, expires_at_ms, revoked_at_ms, last_used_at_ms,
+                    tokens.workspace_id, isolated_scope, replaced_by, first_stored_at_ms
              FROM tokens
              JOIN workspaces ON workspaces.id = tokens.workspace_id
              JOIN scopes ON scopes.workspace_id = tokens.workspace_id AND scopes.kind = 'trusted' ",
@@ -69,35 +68,50 @@ pub(super) fn is_live(connection: &Connection, id: TokenId) -> Result<bool, Stor
     Ok(live)
 }
 
-/// Whether a token that is neither revoked nor expired goes by this name in the default workspace.
-pub(super) fn name_is_taken(connection: &Connection, name: &str) -> Result<bool, StoreError> {
+/// Whether a token of the workspace goes by this name that is neither revoked, expired nor replaced.
+pub(super) fn name_is_taken(
+    connection: &Connection,
+    workspace: WorkspaceId,
+    name: &str,
+) -> Result<bool, StoreError> {
     let taken = connection
         .prepare_cached(
             "SELECT 1 FROM tokens WHERE workspace_id = ?3 AND name = ?1 AND revoked_at_ms IS NULL
-             AND (expires_at_ms IS NULL OR expires_at_ms > ?2)",
+             AND replaced_by IS NULL AND (expires_at_ms IS NULL OR expires_at_ms > ?2)",
         )?
-        .exists(params![name, super::now_ms(), DEFAULT_WORKSPACE])?;
+        .exists(params![name, super::now_ms(), workspace.0])?;
     Ok(taken)
 }
 
-/// Adds a token to the default workspace.
-pub(super) fn insert(connection: &Connection, new: &NewToken<'_>) -> Result<(), StoreError> {
+/// Adds a token.
+pub(super) fn insert(connection: &Connection, new: &NewToken<'_>) -> Result<TokenId, StoreError> {
     connection
         .prepare_cached(
-            "INSERT INTO tokens (public_id, workspace_id, access, name, secret_phc, secret_tag,
-                                 created_at_ms, expires_at_ms)
-             VALUES (?1, ?8, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO tokens (public_id, workspace_id, access, isolated_scope, name, secret_phc,
+                                 secret_tag, created_at_ms, expires_at_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?
         .execute(params![
             new.public_id,
+            new.workspace.0,
             new.access.as_str(),
+            new.isolated_scope.map(Name::as_str),
             new.name,
             new.secret_phc,
             new.secret_tag.as_slice(),
             super::now_ms(),
             new.expires_at_ms,
-            DEFAULT_WORKSPACE,
         ])?;
+    Ok(TokenId(connection.last_insert_rowid()))
+}
+
+/// Notes that a token stores an entry now, unless it did before.
+pub(super) fn note_first_entry(connection: &Connection, id: TokenId) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "UPDATE tokens SET first_stored_at_ms = ?2 WHERE id = ?1 AND first_stored_at_ms IS NULL",
+        )?
+        .execute(params![id.0, super::now_ms()])?;
     Ok(())
 }
 
@@ -148,6 +162,7 @@ pub(super) fn any_live(connection: &Connection) -> Result<bool, StoreError> {
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<TokenRecord> {
     let access: String = row.get(4)?;
+    let isolated_scope: Option<String> = row.get(13)?;
     Ok(TokenRecord {
         id: TokenId(row.get(0)?),
         public_id: row.get(1)?,
@@ -161,5 +176,14 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<TokenRecord> {
         expires_at_ms: row.get(9)?,
         revoked_at_ms: row.get(10)?,
         last_used_at_ms: row.get(11)?,
+        workspace_id: WorkspaceId(row.get(12)?),
+        isolated_scope: isolated_scope.as_deref().map(parse_name).transpose()?,
+        replaced_by: row.get::<_, Option<i64>>(14)?.map(TokenId),
+        first_stored_at_ms: row.get(15)?,
     })
+}
+
+/// A name that was checked before it was stored; a file that was changed by hand must not widen anything.
+fn parse_name(text: &str) -> rusqlite::Result<Name> {
+    Name::parse(text).map_err(|_| rusqlite::Error::InvalidQuery)
 }

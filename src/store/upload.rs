@@ -15,7 +15,9 @@ use super::buffers::Buffer;
 use super::chunks::{self, CHUNK_BYTES};
 use super::cleaner::Leftover;
 use super::error::StoreError;
-use super::model::{NewArtifact, Stored};
+use super::model::{NewArtifact, Scope, Stored};
+use super::quota::{IsolatedLimits, Promise};
+use super::reader::Reader;
 use super::space::Reservation;
 use super::ticket::{Ticket, Weight};
 use super::tokens;
@@ -24,11 +26,21 @@ use super::writer::deadline;
 /// Chunks in a batch: 1 MiB. Larger batches hold up others and gain nothing (scripts/bench.sh).
 const BATCH_CHUNKS: usize = 4;
 
+/// What became of the wish to upload.
+pub enum Admission<'s> {
+    /// There is room, and its key is free.
+    Upload(Box<Upload<'s>>),
+    /// It would not be stored, for this reason.
+    Refused(Stored),
+}
+
 /// An upload in progress.
 pub struct Upload<'s> {
     store: &'s Store,
     new: NewArtifact,
     reservation: Reservation,
+    /// Of isolated scopes only.
+    _promise: Option<Promise>,
     digest: blake3::Hasher,
     received_bytes: u64,
     in_flight_bytes: u64,
@@ -67,19 +79,44 @@ enum Row {
 }
 
 impl<'s> Upload<'s> {
-    pub(super) fn begin(store: &'s Store, new: NewArtifact) -> Result<Self, StoreError> {
+    /// Looks in the snapshot of `reader` whether the artifact could be stored, and reserves room for it.
+    pub(super) fn begin(
+        store: &'s Store,
+        reader: Reader,
+        new: NewArtifact,
+    ) -> Result<Admission<'s>, StoreError> {
+        // Quotas come first, as in the transaction that publishes: who is over his own is told so
+        // whatever is stored (design/trust.md, the table of PUT).
+        let promise = match &new.scope {
+            Scope::Trusted(_) => None,
+            Scope::Isolated(workspace, name) => {
+                let promise =
+                    store
+                        .quotas
+                        .promise(reader.connection(), *workspace, name, new.size_bytes)?;
+                match promise {
+                    Ok(promise) => Some(promise),
+                    Err(quota) => return Ok(Admission::Refused(Stored::OverQuota(quota))),
+                }
+            }
+        };
+        if artifacts::is_taken(reader.connection(), &new)? {
+            return Ok(Admission::Refused(Stored::Exists));
+        }
+        drop(reader);
         let reservation = store.space.reserve(new.size_bytes)?;
-        Ok(Self {
+        Ok(Admission::Upload(Box::new(Self {
             store,
             new,
             reservation,
+            _promise: promise,
             digest: blake3::Hasher::new(),
             received_bytes: 0,
             in_flight_bytes: 0,
             filling: None,
             batch: Batch::default(),
             row: Row::None,
-        })
+        })))
     }
 
     /// Where the next bytes of the artifact go: never empty while some are missing. May wait for a
@@ -111,7 +148,8 @@ impl<'s> Upload<'s> {
         }
         self.seal();
         let is_full = self.batch.chunks.len() == BATCH_CHUNKS;
-        if !is_complete && (is_full || self.store.upload_buffers.is_contended()) {
+        let kind = self.new.scope.kind();
+        if !is_complete && (is_full || self.store.upload_buffers.is_contended(kind)) {
             self.send_batch()?;
         }
         Ok(())
@@ -127,8 +165,9 @@ impl<'s> Upload<'s> {
         let batch = std::mem::take(&mut self.batch);
         let digest = *self.digest.finalize().as_bytes();
         let weight = Weight::of(batch.bytes());
+        let limits = self.store.quotas.limits();
         let ticket = self.store.writer.submit(weight, move |connection| {
-            publish(connection, &new, row, &batch, &digest)
+            publish(connection, limits, &new, row, &batch, &digest)
         });
         let stored = ticket.wait(deadline(self.store.wait))?;
         if stored == Stored::New {
@@ -140,13 +179,13 @@ impl<'s> Upload<'s> {
     /// A buffer for the next chunk. Whoever waits for one must hold none that could be given back, so
     /// the batch goes to the writer first.
     fn buffer(&mut self) -> Result<Buffer, StoreError> {
-        if let Some(buffer) = self.store.upload_buffers.try_take() {
+        if let Some(buffer) = self.store.upload_buffers.try_take(self.new.scope.kind()) {
             return Ok(buffer);
         }
         self.send_batch()?;
         self.store
             .upload_buffers
-            .take(deadline(self.store.wait))
+            .take(self.new.scope.kind(), deadline(self.store.wait))
             .ok_or(StoreError::Busy)
     }
 
@@ -238,6 +277,7 @@ impl Batch {
 /// The transaction that makes an artifact readable, or leaves no trace of it.
 fn publish(
     connection: &Connection,
+    limits: IsolatedLimits,
     new: &NewArtifact,
     row: Option<i64>,
     batch: &Batch,
@@ -246,7 +286,10 @@ fn publish(
     if !tokens::is_live(connection, new.writer)? {
         return Ok(Stored::TokenNotLive);
     }
-    if artifacts::find(connection, new.scope, &new.hash)?.is_some() {
+    if let Some(quota) = limits.exceeded(connection, &new.scope, new.size_bytes)? {
+        return Ok(Stored::OverQuota(quota));
+    }
+    if artifacts::is_taken(connection, new)? {
         return Ok(Stored::Exists);
     }
     let id = row.map_or_else(|| artifacts::store(connection, new, digest), Ok)?;
@@ -254,5 +297,6 @@ fn publish(
     if row.is_some() && !artifacts::publish(connection, id, digest)? {
         return Err(StoreError::Incomplete);
     }
+    tokens::note_first_entry(connection, new.writer)?;
     Ok(Stored::New)
 }

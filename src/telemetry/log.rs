@@ -260,6 +260,7 @@ mod tests {
             token: Some("AbCdEfGhIjKl"),
             token_name: Some("ci main"),
             workspace: Some("default"),
+            scope: Some("pr-1"),
             reason: Some("x=y"),
         });
         log.request(&RequestLine {
@@ -273,7 +274,7 @@ mod tests {
             [
                 "info request method=PUT path=/v1/cache/42 status=200 bytes_in=1024 bytes_out=0 \
                  duration_us=314 peer=10.0.0.7 token=AbCdEfGhIjKl token_name=\"ci main\" \
-                 workspace=default reason=\"x=y\"",
+                 workspace=default scope=pr-1 reason=\"x=y\"",
                 "info request status=400 reason=\"bad\\nhead\"",
             ]
         );

@@ -28,6 +28,8 @@ pub struct RequestLine<'r> {
     pub token_name: Option<&'r str>,
     /// The workspace of the token.
     pub workspace: Option<&'r str>,
+    /// The isolated scope that the request is confined to.
+    pub scope: Option<&'r str>,
     /// Why the answer is what it is, where that is not plain.
     pub reason: Option<&'r str>,
 }
@@ -46,6 +48,7 @@ impl RequestLine<'_> {
         text(line, "token", self.token);
         text(line, "token_name", self.token_name);
         text(line, "workspace", self.workspace);
+        text(line, "scope", self.scope);
         text(line, "reason", self.reason);
     }
 }

@@ -4,12 +4,17 @@
 //! `cachesrv serve --db x` both work. clap's own global options would silently lose a `--set` typed in
 //! the first place when there is another in the second.
 
+mod token;
+mod workspace;
+
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{config, units};
+use crate::config;
+
+pub use token::*;
+pub use workspace::*;
 
 /// A self-hosted remote cache for Nx: one binary, one SQLite file
 #[derive(Debug, Parser)]
@@ -75,6 +80,14 @@ pub struct Options {
     pub set: Vec<String>,
 }
 
+/// The workspace that a command is about.
+#[derive(Debug, Clone, Args)]
+pub struct InWorkspace {
+    /// The workspace that it is about
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub workspace: String,
+}
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -101,6 +114,14 @@ All settings: cachesrv config show --help"
     )]
     Token(TokenArgs),
 
+    /// Keep repositories that do not trust each other apart
+    #[command(
+        subcommand_required = true,
+        arg_required_else_help = true,
+        disable_help_subcommand = true
+    )]
+    Workspace(WorkspaceArgs),
+
     /// Look at the configuration
     #[command(
         subcommand_required = true,
@@ -118,99 +139,6 @@ pub struct ServeArgs {
     /// Port 0 takes any free port and says which. Short for `--set listen=ADDR`.
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
-
-    /// Configuration, typed after the command.
-    #[command(flatten)]
-    pub options: Options,
-}
-
-/// `cachesrv token`
-#[derive(Debug, Args)]
-pub struct TokenArgs {
-    /// What to do with tokens.
-    #[command(subcommand)]
-    pub command: TokenCommand,
-}
-
-/// The commands under `cachesrv token`.
-#[derive(Debug, Subcommand)]
-pub enum TokenCommand {
-    /// Make a token and print its secret, once
-    #[command(
-        long_about = "Make a token and print its secret on stdout, once: only a hash of it is kept.\n\nA running \
-                      server knows the token at once.",
-        after_long_help = "\
-Examples:
-  cachesrv token create --write --name ci-main     for CI on the main branch
-  cachesrv token create --name laptops             for developers; may only read
-  cachesrv token create --name trial --expires 30d
-  TOKEN=$(cachesrv token create --write)           the secret alone is on stdout"
-    )]
-    Create(TokenCreateArgs),
-
-    /// List the tokens: names, rights and dates, never secrets
-    #[command(after_long_help = "\
-Examples:
-  cachesrv token list
-  cachesrv token list --json")]
-    List(TokenListArgs),
-
-    /// Revoke a token; the next request with it is refused
-    #[command(
-        long_about = "Revoke a token. The next request with it is refused, also by a server that is running; an upload \
-                      in flight is not stored.",
-        after_long_help = "\
-Examples:
-  cachesrv token revoke ci-main
-  cachesrv token revoke AbCdEfGhIjKl"
-    )]
-    Revoke(TokenRevokeArgs),
-}
-
-/// `cachesrv token create`
-#[derive(Debug, Args)]
-pub struct TokenCreateArgs {
-    /// May fetch artifacts, not store them (the default)
-    #[arg(long, conflicts_with = "write")]
-    pub read: bool,
-
-    /// May fetch and store artifacts; keep it on protected branches
-    ///
-    /// Whoever has such a token decides what every other build restores.
-    #[arg(long)]
-    pub write: bool,
-
-    /// Name the token, for lists, logs and `token revoke`
-    #[arg(long, value_name = "NAME")]
-    pub name: Option<String>,
-
-    /// Refuse the token after this time: 90d, 12h [default: never]
-    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
-    pub expires: Option<Duration>,
-
-    /// Configuration, typed after the command.
-    #[command(flatten)]
-    pub options: Options,
-}
-
-/// `cachesrv token list`
-#[derive(Debug, Args)]
-pub struct TokenListArgs {
-    /// Print a JSON array, for scripts
-    #[arg(long)]
-    pub json: bool,
-
-    /// Configuration, typed after the command.
-    #[command(flatten)]
-    pub options: Options,
-}
-
-/// `cachesrv token revoke`
-#[derive(Debug, Args)]
-pub struct TokenRevokeArgs {
-    /// The name or the id of the token, as `token list` shows them
-    #[arg(value_name = "NAME|ID")]
-    pub token: String,
 
     /// Configuration, typed after the command.
     #[command(flatten)]
