@@ -8,6 +8,7 @@ use crate::store::{Reader, TokenRecord, now_ms};
 use crate::telemetry::Value;
 
 use super::Api;
+use super::record::Record;
 use super::refusal::Refusal;
 
 /// `last_used_at` is written when it is older than this, so that a busy token costs a row a minute.
@@ -26,6 +27,7 @@ impl Api {
         request: &Request<'_>,
         place: Place<'_>,
         deadline: Instant,
+        record: &mut Record<'_, '_>,
     ) -> Result<(Grant, Reader), Refusal> {
         let header = request
             .authorization
@@ -36,33 +38,40 @@ impl Api {
                 .store
                 .reader(deadline)
                 .map_err(|error| self.store_failed(&error))?;
-            let record = self.token(&reader, &presented)?;
-            let known = self
+            let token = self.token(&reader, &presented)?;
+            match self
                 .authenticator
-                .recall(&presented, &record, place, now_ms())?;
-            if let Some(grant) = known {
-                self.note_use(&record);
-                return Ok((grant, reader));
+                .recall(&presented, &token, place, now_ms())
+            {
+                Ok(Some(grant)) => {
+                    self.note_use(&token);
+                    return Ok((grant, reader));
+                }
+                Ok(None) => {}
+                Err(refusal) => {
+                    record.note_refused(token, refusal);
+                    return Err(refusal.into());
+                }
             }
             // Argon2 takes long: nobody may wait for a connection meanwhile, and the token may be
             // revoked meanwhile, so it is looked up again.
             drop(reader);
-            if let Err(refusal) = self.authenticator.verify(&presented, &record, now_ms()) {
-                self.verification_failed(refusal, &record);
+            if let Err(refusal) = self.authenticator.verify(&presented, &token, now_ms()) {
+                self.verification_failed(refusal, &token);
                 return Err(refusal.into());
             }
-            self.upgrade_hash(&presented, &record);
+            self.upgrade_hash(&presented, &token);
         }
         Err(Refusal::Busy)
     }
 
     /// Tells the operator of a token that may be good and could not be checked.
-    fn verification_failed(&self, refusal: auth::Refusal, record: &TokenRecord) {
+    fn verification_failed(&self, refusal: auth::Refusal, token: &TokenRecord) {
         if let auth::Refusal::Failed(error) = refusal {
             self.log.error(
                 "cannot verify a token",
                 &[
-                    ("token", Value::Text(&record.public_id)),
+                    ("token", Value::Text(&token.public_id)),
                     ("error", Value::Shown(&error)),
                 ],
             );
@@ -75,22 +84,22 @@ impl Api {
         record.ok_or_else(|| auth::Refusal::Unknown.into())
     }
 
-    fn note_use(&self, record: &TokenRecord) {
+    fn note_use(&self, token: &TokenRecord) {
         let is_noted = |used_at_ms: i64| now_ms() - used_at_ms < USED_RESOLUTION_MS;
-        if !record.last_used_at_ms.is_some_and(is_noted) {
-            self.store.touch_token(record.id, USED_RESOLUTION_MS);
+        if !token.last_used_at_ms.is_some_and(is_noted) {
+            self.store.touch_token(token.id, USED_RESOLUTION_MS);
         }
     }
 
     /// Replaces a hash that was made at another cost, now that the secret is at hand.
-    fn upgrade_hash(&self, presented: &PresentedToken, record: &TokenRecord) {
-        match self.authenticator.upgrade(presented, record) {
+    fn upgrade_hash(&self, presented: &PresentedToken, token: &TokenRecord) {
+        match self.authenticator.upgrade(presented, token) {
             Ok(None) => {}
-            Ok(Some(hashed)) => self.store.rehash_token(record.id, hashed.phc),
+            Ok(Some(hashed)) => self.store.rehash_token(token.id, hashed.phc),
             Err(error) => self.log.warn(
                 "cannot renew the hash of a token; the old one stays",
                 &[
-                    ("token", Value::Text(&record.public_id)),
+                    ("token", Value::Text(&token.public_id)),
                     ("error", Value::Shown(&error)),
                 ],
             ),

@@ -71,7 +71,7 @@ impl Api {
         record: &mut Record<'_, '_>,
     ) -> Result<Found, Refusal> {
         let deadline = self.store.deadline();
-        let (grant, reader) = self.admit(request, address.place, deadline)?;
+        let (grant, reader) = self.admit(request, address.place, deadline, record)?;
         let chain = read_chain(&grant);
         let kind = kind_of(&grant);
         record.admit(grant);

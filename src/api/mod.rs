@@ -134,7 +134,7 @@ impl Api {
             return;
         }
         let cut = outcome.err().map(|cut| cut.to_string());
-        let grant = record.grant.as_ref();
+        let (grant, refused) = (record.grant.as_ref(), record.refused.as_ref());
         self.log.request(&RequestLine {
             method: Some(request.method.as_str()),
             path: Some(loggable(request.path)),
@@ -143,9 +143,15 @@ impl Api {
             bytes_out: Some(record.bytes_out),
             duration_us: Some(record.started.elapsed().as_micros() as u64),
             peer: Some(self.client(request)),
-            token: grant.map(|grant| grant.public_id().as_str()),
-            token_name: grant.and_then(|grant| grant.name()),
-            workspace: grant.map(Grant::workspace),
+            token: grant
+                .map(|grant| grant.public_id().as_str())
+                .or(refused.map(|token| token.public_id.as_str())),
+            token_name: grant
+                .and_then(Grant::name)
+                .or(refused.and_then(|token| token.name.as_deref())),
+            workspace: grant
+                .map(Grant::workspace)
+                .or(refused.map(|token| token.workspace.as_str())),
             scope: grant.and_then(Grant::isolated_scope),
             reason: record.reason.or(cut.as_deref()),
         });

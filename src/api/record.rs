@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
-use crate::auth::Grant;
+use crate::auth::{self, Grant};
 use crate::http::{Cut, Exchange, ResponseHead, Status};
+use crate::store::TokenRecord;
 
 use super::TEXT;
 
@@ -15,6 +16,10 @@ pub(super) struct Record<'e, 'x> {
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub grant: Option<Grant>,
+    /// Whether a living token came with the request.
+    pub is_known: bool,
+    /// The token of a request that was refused, where its holder sent it.
+    pub refused: Option<TokenRecord>,
     /// Why the answer is what it is, where that is not plain.
     pub reason: Option<&'static str>,
 }
@@ -28,14 +33,32 @@ impl<'e, 'x> Record<'e, 'x> {
             bytes_in: 0,
             bytes_out: 0,
             grant: None,
+            is_known: false,
+            refused: None,
             reason: None,
         }
     }
 
     /// Notes who asks. From now on the body of a refused request is read to its end.
     pub fn admit(&mut self, grant: Grant) {
-        self.exchange.trust_client();
+        self.trust_client();
         self.grant = Some(grant);
+    }
+
+    fn trust_client(&mut self) {
+        self.exchange.trust_client();
+        self.is_known = true;
+    }
+
+    /// Notes whose token was refused, if that is certain. One that is alive, and was used at the wrong
+    /// place, has its body read to its end like any other: its owner shall read our sentence.
+    pub fn note_refused(&mut self, token: TokenRecord, refusal: auth::Refusal) {
+        if refusal.is_about_place() {
+            self.trust_client();
+        }
+        if refusal.is_told_to_holder() {
+            self.refused = Some(token);
+        }
     }
 
     pub fn body_remaining(&self) -> u64 {

@@ -58,7 +58,7 @@ impl Api {
                 .map_err(|error| self.store_failed(&error))?;
         }
         let stored = upload.finish().map_err(|error| self.store_failed(&error))?;
-        self.not_stored(stored, request, address.place)
+        self.not_stored(stored, request, address.place, record)
             .map_or(Ok(()), |refusal| Err(refusal.into()))
     }
 
@@ -68,18 +68,24 @@ impl Api {
         stored: Stored,
         request: &Request<'_>,
         place: Place<'_>,
+        record: &mut Record<'_, '_>,
     ) -> Option<Refusal> {
         match stored {
             Stored::New => None,
             Stored::Exists => Some(Refusal::Exists),
             Stored::OverQuota(quota) => Some(Refusal::OverQuota(quota)),
-            Stored::TokenNotLive => Some(self.why_dead(request, place)),
+            Stored::TokenNotLive => Some(self.why_dead(request, place, record)),
         }
     }
 
     /// What became of a token that was good when the upload began.
-    fn why_dead(&self, request: &Request<'_>, place: Place<'_>) -> Refusal {
-        match self.admit(request, place, self.store.deadline()) {
+    fn why_dead(
+        &self,
+        request: &Request<'_>,
+        place: Place<'_>,
+        record: &mut Record<'_, '_>,
+    ) -> Refusal {
+        match self.admit(request, place, self.store.deadline(), record) {
             Err(refusal @ Refusal::Credential(_)) => refusal,
             _ => Refusal::Credential(auth::Refusal::Revoked),
         }
@@ -93,7 +99,7 @@ impl Api {
         record: &mut Record<'_, '_>,
     ) -> Result<Box<Upload<'_>>, Refusal> {
         let size_bytes = request.content_length.ok_or(Refusal::LengthRequired)?;
-        let (grant, reader) = self.admit(request, address.place, self.store.deadline())?;
+        let (grant, reader) = self.admit(request, address.place, self.store.deadline(), record)?;
         let target = write_target(&grant);
         let writer = grant
             .name()
@@ -120,7 +126,7 @@ impl Api {
         match self.store.upload(reader, new) {
             Ok(Admission::Upload(upload)) => Ok(upload),
             Ok(Admission::Refused(stored)) => Err(self
-                .not_stored(stored, request, address.place)
+                .not_stored(stored, request, address.place, record)
                 .unwrap_or(Refusal::Internal)),
             Err(error) => Err(self.store_failed(&error)),
         }
@@ -141,7 +147,7 @@ impl Api {
                 ],
             );
         }
-        let is_known = record.grant.is_some();
+        let is_known = record.is_known;
         let max_bytes = self.settings.artifact_max_size_bytes;
         record.discard_body(if is_known {
             max_bytes

@@ -125,6 +125,23 @@ impl Refusal {
         }
     }
 
+    /// Whether the token is alive and its secret right, and only the place that the URL says is not its own.
+    pub fn is_about_place(self) -> bool {
+        matches!(
+            self,
+            Self::ScopeNotForToken
+                | Self::ScopeMissing
+                | Self::ScopeMalformed
+                | Self::ScopeOfAnother
+                | Self::WorkspaceOfAnother
+        )
+    }
+
+    /// Whether it is told to the holder of a token only, so that the log may name the token.
+    pub fn is_told_to_holder(self) -> bool {
+        self.is_about_place() || matches!(self, Self::Revoked | Self::Expired)
+    }
+
     /// Whether the server is at fault, and the token may be good: such a request is answered like any
     /// other internal error, never like a bad credential.
     pub fn is_internal(self) -> bool {
