@@ -362,7 +362,7 @@ fn mistakes_are_explained_and_change_nothing() {
             .failed(1, &unknown(handle));
     }
     assert_eq!(secret, dir.cli(&["token", "list", "--json"]).done());
-    let rule = "cannot name a token: use 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'";
+    let rule = "cannot name a token: use 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-', a dash not first";
     let long = "n".repeat(65);
     for name in ["", "a b", "a/b", "ä", "ci\n", "a'b", "*", &long] {
         let shown = name.replace('\n', "\\n");
