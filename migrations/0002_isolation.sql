@@ -65,9 +65,9 @@ ALTER TABLE tokens ADD COLUMN replaced_by INTEGER REFERENCES tokens (id);
 -- When the token first stored an entry; outlives the entry, for `purge --transitive`.
 ALTER TABLE tokens ADD COLUMN first_stored_at_ms INTEGER;
 
-UPDATE tokens SET first_stored_at_ms =
-    (SELECT min(created_at_ms) FROM artifacts WHERE writer_token_id = tokens.id AND state = 'stored')
-WHERE id IN (SELECT writer_token_id FROM artifacts WHERE state = 'stored');
+UPDATE tokens SET first_stored_at_ms = first.at_ms
+FROM (SELECT writer_token_id, min(created_at_ms) AS at_ms FROM artifacts GROUP BY writer_token_id) AS first
+WHERE first.writer_token_id = tokens.id;
 
 -- Who may write what, anew: a token that is bound to one isolated scope stores in that one only.
 DROP TRIGGER stored_entries_come_from_tokens_that_may_write_there_insert;
