@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{Failure, database, note, print};
 use crate::auth::Authenticator;
+use crate::auth::token::TOKEN_PREFIX;
 use crate::cli::{TokenCommand, TokenCreateArgs, TokenListArgs, TokenRevokeArgs};
 use crate::config::Config;
 use crate::store::{Access, Created, Revoked, TokenRecord, now_ms};
@@ -81,8 +82,12 @@ fn describe(
     )
 }
 
-/// Names end up in logs, in commands and in front of people, so they are plain.
+/// Names end up in logs, in commands and in front of people, so they are plain, and no secret.
 fn check_name(name: &str) -> anyhow::Result<()> {
+    if name.contains(TOKEN_PREFIX) {
+        let what = format!("a name with '{TOKEN_PREFIX}' in it might be a secret");
+        return Err(Failure::usage(format!("{what}: choose another one")).into());
+    }
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let is_short = (1..=NAME_LENGTH_MAX).contains(&name.len());
     if is_short && name.chars().all(is_plain) && !name.starts_with('-') {
