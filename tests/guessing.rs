@@ -104,14 +104,14 @@ fn guessing_costs_no_argon2() {
             let (mut random, mut raw) = (random.fork(), server.connect());
             let (token, never_used) = (&token, &never_used);
             scope.spawn(move || {
+                let mut number = || random.number();
                 let half = GUESSES / GUESSERS / 2;
-                guess(&mut raw, half, UNKNOWN, || wrong_secret(&mut random, token));
-                let other = || wrong_secret(&mut random, never_used);
-                guess(&mut raw, half, UNKNOWN, other);
-                guess(&mut raw, 2 * half, UNKNOWN, || unknown_id(&mut random));
-                guess(&mut raw, 2 * half, MISTYPED, || {
-                    bad_check(&mut random, token)
-                });
+                for id in [&token.secret, &never_used.secret] {
+                    guess(&mut raw, half, UNKNOWN, || wrong_secret(&mut number, id));
+                }
+                guess(&mut raw, 2 * half, UNKNOWN, || unknown_id(&mut number));
+                let mistyped = || bad_check(&mut number, &token.secret);
+                guess(&mut raw, 2 * half, MISTYPED, mistyped);
             });
         }
         for _ in 0..100 {
