@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use cachesrv::auth::token::redacted;
 use cachesrv::cli::Cli;
 use cachesrv::commands::{self, Report};
 use clap::Parser;
@@ -28,7 +29,12 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 
 /// clap has the last word: help and version on stdout, a mistake on stderr.
 fn answered(answer: &clap::Error) -> ExitCode {
+    let text = answer.render().to_string();
     // A reader that stopped, `cachesrv --help | head -1`, is no failure.
-    let _ = answer.print();
+    let _ = match redacted(&text) {
+        shown if shown == text => answer.print(),
+        // A secret was typed where it does not belong; this is shown without colours.
+        shown => io::stderr().write_all(shown.as_bytes()),
+    };
     ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(2))
 }

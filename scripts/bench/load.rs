@@ -94,7 +94,7 @@ impl Bodies {
 }
 
 /// xorshift64: fast, and nothing compresses it.
-fn next_random(state: &mut u64) -> u64 {
+pub fn next_random(state: &mut u64) -> u64 {
     *state ^= *state << 13;
     *state ^= *state >> 7;
     *state ^= *state << 17;

@@ -7,6 +7,9 @@
 
 mod cells;
 mod client;
+#[path = "../../tests/support/guess.rs"]
+mod guess;
+mod guessing;
 mod histogram;
 mod load;
 mod matrix;
@@ -42,22 +45,25 @@ fn main() -> Result<()> {
     if plan.parts.contains(&Part::Put) {
         cells::puts(&plan, &mut matrix)?;
     }
-    let mut probed = Vec::new();
+    let (mut probed, mut guessed) = (Vec::new(), Vec::new());
     if plan.parts.contains(&Part::Probes) {
         for kind in plan.http_kinds() {
             probed.push(probes::run(&plan, kind)?);
+            guessed.extend(guessing::run(&plan, kind)?);
         }
     }
     print_head(&plan);
     matrix.print(&plan);
     if !probed.is_empty() {
         probes::print(&probed, &plan);
+        guessing::print(&guessed, &plan);
     }
     if plan.has(Kind::Cachesrv) {
         targets::print(
             &plan,
             &matrix,
             probed.iter().find(|each| each.kind == Kind::Cachesrv),
+            &guessed,
         );
     }
     plan.progress("done");

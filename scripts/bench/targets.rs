@@ -1,5 +1,6 @@
-//! The targets of design/storage.md, each with what was measured: reached or not.
+//! The targets of design/storage.md and design/trust.md, each with what was measured: reached or not.
 
+use crate::guessing::{self, Guessed};
 use crate::matrix::Matrix;
 use crate::plan::Plan;
 use crate::probes::Probed;
@@ -36,12 +37,13 @@ impl Limit {
     }
 }
 
-pub fn print(plan: &Plan, matrix: &Matrix, probed: Option<&Probed>) {
+pub fn print(plan: &Plan, matrix: &Matrix, probed: Option<&Probed>, guessed: &[Guessed]) {
     let mut table = Table::new(
         "Targets",
         &["target", "limit", "measured", "verdict", "where"],
     );
-    for target in ratios(matrix).into_iter().chain(limits(matrix, probed)) {
+    let targets = ratios(matrix).into_iter().chain(limits(matrix, probed));
+    for target in targets.chain([guesses(guessed)]) {
         let verdict = match target.measured {
             None => "not measured",
             Some(value) if target.limit.is_kept_by(value) => "reached",
@@ -139,4 +141,14 @@ fn limits(matrix: &Matrix, probed: Option<&Probed>) -> [Target; 6] {
         ),
         at_most("longest log", 256.0 * 1_048_576.0, log, megabytes, ""),
     ]
+}
+
+fn guesses(guessed: &[Guessed]) -> Target {
+    Target {
+        name: "small GET p99 beside guesses, of misses",
+        limit: Limit::AtMost(2.0),
+        measured: guessing::paced_over_misses(guessed),
+        show: ratio,
+        place: "2000 a second".to_owned(),
+    }
 }

@@ -72,6 +72,11 @@ impl Api {
         }
     }
 
+    /// How often Argon2 ran in this process so far.
+    pub fn argon2_runs(&self) -> u64 {
+        self.authenticator.argon2_runs()
+    }
+
     fn answer(&self, request: &Request<'_>, record: &mut Record<'_, '_>) -> Result<(), Cut> {
         let route = Route::of(request.path);
         match (&route, request.method) {

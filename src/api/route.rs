@@ -1,6 +1,7 @@
 //! What a path asks for.
 
 use crate::auth::Place;
+use crate::auth::token::TOKEN_PREFIX;
 
 /// The characters of a hash, and how many there may be.
 const HASH_LENGTH_MAX: usize = 128;
@@ -97,7 +98,8 @@ impl<'p> Hash<'p> {
     pub fn parse(text: &'p str) -> Option<Self> {
         let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
         let is_hash = (1..=HASH_LENGTH_MAX).contains(&text.len()) && text.bytes().all(is_allowed);
-        is_hash.then_some(Self(text))
+        // Nor is a secret that was pasted into the URL: it must not be stored.
+        (is_hash && !text.contains(TOKEN_PREFIX)).then_some(Self(text))
     }
 
     pub fn as_str(self) -> &'p str {
@@ -192,7 +194,17 @@ mod tests {
         for hash in ["1", "abc_DEF-123", &"9".repeat(128)] {
             assert!(Hash::parse(hash).is_some(), "{hash}");
         }
-        for hash in ["", "..", "a/b", "a.b", "a b", "a%2e", "ä", &"9".repeat(129)] {
+        for hash in [
+            "",
+            "..",
+            "a/b",
+            "a.b",
+            "a b",
+            "a%2e",
+            "ä",
+            "csrv_AbCdEfGhIjKl_0",
+            &"9".repeat(129),
+        ] {
             assert!(Hash::parse(hash).is_none(), "{hash}");
         }
     }

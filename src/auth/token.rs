@@ -40,6 +40,9 @@ const SECRET_LEN: usize = 43;
 const CHECK_LEN: usize = 6;
 const TOKEN_LEN: usize = PREFIX.len() + ID_LEN + SEPARATOR.len() + SECRET_LEN + CHECK_LEN;
 
+/// So many characters of a secret are no help to anybody; a file may have a name like that.
+const HARMLESS_LEN: usize = 8;
+
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// The part of a token that may be shown.
@@ -202,6 +205,27 @@ pub(super) fn draw() -> Result<(PublicId, Secret, NewTokenText), SysError> {
     Ok((id, secret, text))
 }
 
+/// `text` without the secrets in it, for what is said about something that somebody typed: what begins
+/// like a token, mistyped or cut short even, is shown up to the end of its id.
+pub fn redacted(text: &str) -> String {
+    let is_around = |c: char| c.is_whitespace() || "'\"`/,()".contains(c);
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(TOKEN_PREFIX) {
+        let (before, token) = rest.split_at(at);
+        let end = token.find(is_around).unwrap_or(token.len());
+        shown += before;
+        if end > PREFIX.len() + ID_LEN + SEPARATOR.len() + HARMLESS_LEN {
+            shown += &token[..token.floor_char_boundary(PREFIX.len() + ID_LEN)];
+            shown += "_(secret)";
+        } else {
+            shown += &token[..end];
+        }
+        rest = &token[end..];
+    }
+    shown + rest
+}
+
 /// The parts of a text that has the form of a token.
 struct Parts<'t> {
     id: &'t [u8; ID_LEN],
@@ -289,6 +313,43 @@ mod tests {
         assert_eq!(text.len(), TOKEN_LEN);
         assert_eq!(text[..61], format!("csrv_{id}_{secret}"));
         assert!(text[61..].bytes().all(|byte| byte.is_ascii_alphanumeric()));
+    }
+
+    #[test]
+    fn no_token_fits_into_a_name() {
+        assert_eq!(TOKEN_PREFIX, crate::store::SECRETS_BEGIN);
+    }
+
+    #[test]
+    fn what_looks_like_a_token_is_shown_without_its_secret() {
+        let id = "AbCdEfGhIjKl";
+        let secret = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg";
+        let token = format!("csrv_{id}_{secret}000000");
+        let shown = format!("csrv_{id}_(secret)");
+        for (text, expected) in [
+            (token.clone(), shown.clone()),
+            (
+                format!("'{token}' and {token}, ({token})"),
+                format!("'{shown}' and {shown}, ({shown})"),
+            ),
+            (format!("ä/{token}/ä"), format!("ä/{shown}/ä")),
+            // Mistyped, cut short, with too much behind it.
+            (token.replace('X', "."), shown.clone()),
+            (token.replace('8', "ä"), shown.clone()),
+            (token.replace("l_", "l-"), shown.clone()),
+            (token[..27].to_owned(), shown.clone()),
+            (format!("{token}{token}"), shown.clone()),
+            (
+                format!("csrv_{secret}"),
+                "csrv_0123456789AB_(secret)".to_owned(),
+            ),
+        ] {
+            assert_eq!(redacted(&text), expected);
+        }
+        let ids = format!("csrv_ csrv_{id} ./csrv_cache-2026.db csrv_{id}_01234567");
+        for text in ["", "token", "csrv", &ids] {
+            assert_eq!(redacted(text), text);
+        }
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! How a command fails: the sentence, the way out, and the exit code.
 //!
 //! Commands work with `anyhow`; a [`Failure`] anywhere in the chain adds a hint or another exit code.
-//! [`Report`] turns the whole chain into what `main` prints.
+//! [`Report`] turns the whole chain into what `main` prints, without the secrets that somebody typed where
+//! a name belongs.
 
 use std::error::Error;
 use std::fmt;
 
 use super::ReaderGone;
+use crate::auth::token::redacted;
 use crate::telemetry::escaped;
 
 /// The command could not do what was asked.
@@ -116,9 +118,10 @@ impl Report {
             .chain()
             .filter_map(|cause| cause.downcast_ref())
             .collect();
-        let mut lines = vec![format!("error: {}", escaped(&joined(error)))];
+        let shown = |text: &str| escaped(&redacted(text));
+        let mut lines = vec![format!("error: {}", shown(&joined(error)))];
         let hint = failures.iter().find_map(|failure| failure.hint.as_ref());
-        lines.extend(hint.map(|hint| format!("try: {}", escaped(hint))));
+        lines.extend(hint.map(|hint| format!("try: {}", shown(hint))));
         Self {
             lines,
             exit: failures.first().map_or(FAILED, |failure| failure.exit),

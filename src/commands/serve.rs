@@ -68,8 +68,9 @@ pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
         );
     }
     // The last owner closes the store, which folds the log into the one file.
+    let argon2_runs = api.argon2_runs();
     drop(api);
-    log.info("stopped", &[]);
+    log.info("stopped", &[("argon2_runs", Value::Number(argon2_runs))]);
     Ok(())
 }
 

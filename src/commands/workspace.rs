@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Failure, database, note, print};
 use crate::cli::{InWorkspace, WorkspaceAddArgs, WorkspaceCommand, WorkspaceListArgs};
 use crate::config::Config;
-use crate::store::{Admin, Name, Workspace, WorkspaceId};
+use crate::store::{Admin, Name, SECRETS_BEGIN, Workspace, WorkspaceId};
 
 /// The workspace that is always there.
 pub(super) const DEFAULT: &str = "default";
@@ -45,6 +45,10 @@ pub(super) fn flag(place: &InWorkspace) -> String {
 
 /// Checks a name that ends up in commands, where a dash at its beginning would make it an option.
 pub(super) fn check_name(name: &str, of_what: &str) -> anyhow::Result<Name> {
+    if name.contains(SECRETS_BEGIN) {
+        let what = format!("a name with '{SECRETS_BEGIN}' in it might be a secret");
+        return Err(Failure::usage(format!("{what}: choose another one")).into());
+    }
     let parsed = Name::parse(name).ok().filter(|_| !name.starts_with('-'));
     parsed.ok_or_else(|| {
         Failure::usage(format!(

@@ -42,7 +42,7 @@ pub use model::{
     Access, Artifact, Condemned, NewArtifact, NewToken, Quota, Scope, ScopeId, ScopeKind, Stored,
     TokenId, TokenRecord, Workspace, WorkspaceId,
 };
-pub use name::{Name, NotAName};
+pub use name::{Name, NotAName, SECRETS_BEGIN};
 pub use quota::IsolatedLimits;
 pub use reader::Reader;
 pub use schema::VERSION as SCHEMA_VERSION;

@@ -1,9 +1,13 @@
 //! Names that people choose for scopes, workspaces and tokens. They end up in URLs, logs, commands and in
-//! front of people, so they are plain: one spelling each, nothing to escape, no path.
+//! front of people, so they are plain: one spelling each, nothing to escape, no path, and no secret that
+//! somebody pasted into the wrong place.
 
 use std::fmt;
 
-/// 1 to 64 of `[A-Za-z0-9._-]`, neither `.` nor `..`.
+/// What no name contains, because a secret begins like that.
+pub const SECRETS_BEGIN: &str = "csrv_";
+
+/// 1 to 64 of `[A-Za-z0-9._-]`, neither `.` nor `..`, without [`SECRETS_BEGIN`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Name(Box<str>);
 
@@ -24,7 +28,8 @@ impl Name {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         let is_short = (1..=Self::LENGTH_MAX).contains(&text.len());
         let is_path = text == "." || text == "..";
-        if is_short && !is_path && text.bytes().all(is_plain) {
+        let is_secret = text.contains(SECRETS_BEGIN);
+        if is_short && !is_path && !is_secret && text.bytes().all(is_plain) {
             Ok(Self(text.into()))
         } else {
             Err(NotAName)
@@ -62,8 +67,24 @@ mod tests {
     fn anything_else_is_none() {
         let too_long = "x".repeat(65);
         for text in [
-            "", ".", "..", "a/b", "/", "a b", "a\0", "%2e%2e", "a%20b", "pr#1", "ä", "a\n", "*",
-            "~", "\\", &too_long,
+            "",
+            ".",
+            "..",
+            "a/b",
+            "/",
+            "a b",
+            "a\0",
+            "%2e%2e",
+            "a%20b",
+            "pr#1",
+            "ä",
+            "a\n",
+            "*",
+            "~",
+            "csrv_",
+            "pr-csrv_0",
+            "\\",
+            &too_long,
         ] {
             assert_eq!(Name::parse(text), Err(NotAName), "{text:?}");
         }

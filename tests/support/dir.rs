@@ -3,20 +3,24 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::PATIENCE;
+use super::evidence::Evidence;
 
 /// The executable that cargo built for these tests.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_cachesrv");
 
 /// A directory of its own for each test; the database in it has its default name.
+///
+/// When it is dropped, no secret may be in it, in a log or in an output, and its files are private.
 pub struct Dir {
     root: TempDir,
+    evidence: Arc<Evidence>,
 }
 
 /// What a run left behind.
@@ -56,9 +60,14 @@ impl Outcome {
 
 impl Dir {
     pub fn new() -> Self {
-        Self {
-            root: tempfile::tempdir().expect("a temporary directory"),
-        }
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let evidence = Evidence::of_dir(root.path());
+        Self { root, evidence }
+    }
+
+    /// Where else secrets are looked for, and where they may be.
+    pub fn evidence(&self) -> &Evidence {
+        &self.evidence
     }
 
     pub fn path(&self) -> &Path {
@@ -135,6 +144,15 @@ impl Dir {
     }
 }
 
+impl Drop for Dir {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            let findings = self.evidence.findings();
+            assert!(findings.is_empty(), "{findings:#?}");
+        }
+    }
+}
+
 /// Runs a command to its end; one that has none, such as a server that should not have started, fails.
 #[track_caller]
 pub fn run(command: &mut Command) -> Outcome {
@@ -149,11 +167,15 @@ pub fn run(command: &mut Command) -> Outcome {
     };
     let output = output.expect("its output is read");
     let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
-    Outcome {
+    let outcome = Outcome {
         code: output.status.code(),
         stdout: text(output.stdout),
         stderr: text(output.stderr),
+    };
+    if let Some(evidence) = Evidence::of_command(command) {
+        evidence.output(command, &outcome.stdout, &outcome.stderr);
     }
+    outcome
 }
 
 /// Opens a database that exists.

@@ -8,6 +8,8 @@
 
 pub mod client;
 pub mod dir;
+pub mod evidence;
+pub mod guess;
 pub mod random;
 pub mod raw;
 pub mod server;

@@ -1,13 +1,14 @@
-//! A running `cachesrv serve`: started in a directory, known by its log, ended by a signal.
+//! A running `cachesrv serve`: started in a directory, known by its log, ended by a signal. Its log and its
+//! files are evidence of the directory (see `evidence`).
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread::JoinHandle;
 
 use super::dir::{BINARY, Dir, Token};
+use super::evidence::Evidence;
 use super::raw::Raw;
 use super::{Client, PATIENCE, eventually};
 
@@ -16,11 +17,12 @@ pub struct Server {
     child: Child,
     address: SocketAddr,
     log: Log,
-    reader: Option<JoinHandle<()>>,
+    stdout: Log,
+    evidence: Option<Arc<Evidence>>,
     ended: bool,
 }
 
-/// What the server has written on stderr so far, and whether that was all.
+/// What the server has written on stderr (or stdout) so far, and whether that was all.
 #[derive(Clone, Default)]
 struct Log(Arc<(Mutex<(String, bool)>, Condvar)>);
 
@@ -38,6 +40,18 @@ impl Ended {
 
     pub fn signal(&self) -> Option<i32> {
         self.status.signal()
+    }
+
+    /// How often Argon2 ran, by the last line of a log in text or JSON.
+    #[track_caller]
+    pub fn argon2_runs(&self) -> u64 {
+        let last = self.log.lines().last().unwrap_or_default();
+        let (_, number) = last
+            .split_once(" info stopped argon2_runs=")
+            .or_else(|| last.split_once("\"message\":\"stopped\",\"argon2_runs\":"))
+            .unwrap_or_else(|| panic!("the server did not say what it did: {}", self.log));
+        let number = number.trim_end_matches('}');
+        number.parse().expect("a number")
     }
 }
 
@@ -57,22 +71,27 @@ impl Server {
 
     /// Starts whatever ends in a server that listens on a free port.
     pub fn start_command(command: &mut Command) -> Self {
-        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
-        let log = Log::default();
-        let stderr = child.stderr.take().expect("stderr is a pipe");
-        let reader = log.clone().follow(stderr);
+        let log = Log::follow(child.stderr.take().expect("stderr is a pipe"));
+        let stdout = Log::follow(child.stdout.take().expect("stdout is a pipe"));
+        let evidence = Evidence::of_command(command);
+        if let Some(evidence) = &evidence {
+            for (what, text) in [("log", &log), ("stdout", &stdout)] {
+                let (what, text) = (format!("the {what} of {command:?}"), text.clone());
+                evidence.text_by_then(&what, move || text.text());
+            }
+        }
         let mut server = Self {
             child,
             address: SocketAddr::from(([0, 0, 0, 0], 0)),
             log,
-            reader: Some(reader),
+            stdout,
+            evidence,
             ended: false,
         };
-        let line = server.wait_for_line(" listening address=");
-        let (_, fields) = line.split_once(" address=").expect("waited for");
-        let address = fields.split(' ').next().unwrap_or_default();
-        server.address = address.parse().expect("an address in the log");
+        let line = server.wait_for_line("listening");
+        server.address = address_in(&line);
         server
     }
 
@@ -99,7 +118,7 @@ impl Server {
     }
 
     pub fn log(&self) -> String {
-        self.log.0.0.lock().unwrap().0.clone()
+        self.log.text()
     }
 
     /// The first line of the log that contains `text`, waited for.
@@ -112,8 +131,11 @@ impl Server {
         found.unwrap_or_else(|| panic!("'{text}' is not in the log:\n{}", self.log()))
     }
 
-    /// Asks the server to stop, and does not wait.
+    /// Asks the server to stop, and does not wait. Files that will be gone then must be private, too.
     pub fn terminate(&self) {
+        let evidence = self.evidence.iter();
+        let public: Vec<_> = evidence.flat_map(|all| all.public_files()).collect();
+        assert!(public.is_empty(), "{public:#?}");
         let kill = format!("kill -TERM {}", self.pid());
         let done = Command::new("sh").args(["-c", &kill]).status();
         assert!(done.expect("sh starts").success(), "{kill}");
@@ -137,9 +159,8 @@ impl Server {
             self.child.try_wait().expect("a child")
         });
         self.ended = true;
-        if let Some(reader) = self.reader.take() {
-            reader.join().expect("the log is read");
-        }
+        self.log.wait_for_end();
+        self.stdout.wait_for_end();
         let log = self.log();
         Ended { status, log }
     }
@@ -150,6 +171,15 @@ impl Server {
     }
 }
 
+/// The address in the line of a log that says where the server listens, in text or JSON.
+fn address_in(line: &str) -> SocketAddr {
+    let text = line.split_once(" listening address=");
+    let json = || line.split_once("\"listening\",\"address\":\"");
+    let (_, rest) = text.or_else(json).expect("an address");
+    let address = rest.split([' ', '"']).next().unwrap_or_default();
+    address.parse().expect("an address in the log")
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -158,27 +188,41 @@ impl Drop for Server {
         if !self.ended {
             let _ = self.child.kill();
             let _ = self.child.wait();
+            // All of it is evidence.
+            self.log.wait_for_end();
+            self.stdout.wait_for_end();
         }
     }
 }
 
 impl Log {
-    fn follow(self, stderr: ChildStderr) -> JoinHandle<()> {
+    fn follow(pipe: impl Read + Send + 'static) -> Self {
+        let log = Self::default();
+        let this = log.clone();
         std::thread::spawn(move || {
-            let mut lines = BufReader::new(stderr);
+            let mut lines = BufReader::new(pipe);
             let mut line = Vec::new();
             while lines
                 .read_until(b'\n', &mut line)
                 .is_ok_and(|count| count > 0)
             {
                 let text = String::from_utf8_lossy(&line).into_owned();
-                self.0.0.lock().unwrap().0.push_str(&text);
-                self.0.1.notify_all();
+                this.0.0.lock().unwrap().0.push_str(&text);
+                this.0.1.notify_all();
                 line.clear();
             }
-            self.0.0.lock().unwrap().1 = true;
-            self.0.1.notify_all();
-        })
+            this.0.0.lock().unwrap().1 = true;
+            this.0.1.notify_all();
+        });
+        log
+    }
+
+    fn text(&self) -> String {
+        self.0.0.lock().unwrap().0.clone()
+    }
+
+    fn wait_for_end(&self) {
+        self.wait(|_| None::<()>);
     }
 
     /// Waits until `look` finds something, or there is nothing more to come.
