@@ -9,7 +9,9 @@
 #
 # Each version gets a new workspace, a new database and a new server, and goes through the scenarios listed
 # in `scenarios` below; each is one function that builds on the state the one before left. All task
-# output is random (e2e-nx/make.mjs), so equal bytes can only have come from the cache. The first
+# output is random (e2e-nx/make.mjs), so equal bytes can only have come from the cache. The last ones are about
+# trust: beside the workspace is a pull request's checkout of it, with the same hashes, another build script and
+# an isolated token. The first
 # failure prints the server's log and Nx's output and ends the run with exit code 1.
 #
 # A new scenario: write `scenario_NAME`, add NAME to `scenarios`.
@@ -19,10 +21,13 @@ export LC_ALL=C.UTF-8
 umask 022
 
 readonly default_versions=(20.8.4 22.7.12 24.0.6)
-readonly scenarios=(cold warm failing_task read_token burst two_builders sigkill trailing_slash refused shutdown)
+readonly scenarios=(cold warm failing_task read_token burst two_builders sigkill trailing_slash refused
+  creep shutdown)
 
 readonly leaf_builds='big:build links:build modes:build small:build unicode:build'
 readonly all_builds="app:build $leaf_builds"
+readonly quick_builds='links:build modes:build small:build unicode:build'
+readonly quick_projects=links,modes,small,unicode
 all_units=$(printf 'unit%02d:unit ' {0..59})
 readonly all_units
 
@@ -40,9 +45,10 @@ readonly keep=${CACHESRV_E2E_KEEP:-}
 
 work=''           # everything temporary
 run=''            # the part of it that belongs to the version under test
-workspace=''      # $run/workspace
+workspace=''      # the checkout that Nx builds: $run/workspace, or $run/pr
 server_pid=''
-server_url=''
+server_origin=''  # where the server listens, as a URL
+server_url=''     # what Nx is told: the origin, and what may follow it
 server_log=''
 server_starts=0
 log_mark=0        # lines in the server log when the last Nx was started
@@ -51,6 +57,8 @@ nx_code=0
 current=''        # "nx VERSION, SCENARIO", for the failure message
 write_token=''
 read_token=''
+isolated_token=''
+poison=''         # what a pull request's build script puts into every output
 secrets=()        # every token minted for this version
 declare -A nx_pids=()   # those running, by label
 declare -A seconds=()
@@ -179,6 +187,23 @@ wipe() {
   rm -rf "$workspace/.nx" "$workspace/out" "$workspace"/packages/*/dist "$workspace"/burst/*/dist
 }
 
+# branch_off NAME: another checkout, $run/NAME, of what is in the workspace now.
+branch_off() {
+  rm -rf "${run:?}/$1"
+  cp -a "$run/workspace" "$run/$1"
+}
+
+# From here on, Nx and `ask` are in the one or the other checkout and give the server the URL that belongs to it.
+as_trusted() {
+  workspace=$run/workspace
+  server_url=$server_origin
+}
+
+as_pull_request() {
+  workspace=$run/pr
+  server_url=$server_origin/s/$1
+}
+
 # run_nx LABEL TOKEN ARGUMENT...: one `nx run-many`, to its end. Sets nx_code, nx_output.
 run_nx() {
   log_mark=$(wc -l <"$server_log")
@@ -220,9 +245,11 @@ read_server_address() {
 
 server_is_listening() {
   kill -0 "$server_pid" 2>/dev/null || fail 'the server ended instead of listening'
-  server_url=$(read_server_address)
-  [[ -n $server_url ]] || return 1
-  server_url=http://$server_url
+  local address
+  address=$(read_server_address)
+  [[ -n $address ]] || return 1
+  server_origin=http://$address
+  server_url=$server_origin
 }
 
 start_server() {
@@ -302,13 +329,26 @@ hash_of() {
 
 # expect_answer STATUS TOKEN TASK...: what the server says about the entries of these tasks of the last run.
 expect_answer() {
-  local expected=$1 token=$2 task hash status
+  local expected=$1 token=$2 task hashes=()
   shift 2
-  for task in "$@"; do
-    hash=$(hash_of "$task")
-    status=$(ask "$token" "$hash")
-    [[ $status == "$expected" ]] || fail "GET of $task ($hash) answers $status, not $expected"
-  done
+  for task in "$@"; do hashes+=("$(hash_of "$task")"); done
+  expect_status "$expected" "$token" "${hashes[@]}"
+}
+
+# expect_status STATUS TOKEN HASH...
+expect_status() {
+  local expected=$1
+  shift
+  look_at "$@"
+  ! grep -vE "^[^ ]+ $expected " "$run/entries" >"$run/other" \
+    || fail "GET from $server_url must answer $expected, and does not: $(cat "$run/other")"
+}
+
+# look_at TOKEN HASH...: leaves hash, status, digest and whether it is poisoned of each entry in $run/entries.
+look_at() {
+  local token=$1
+  shift
+  node "$tools/entries.mjs" "$server_url" "$token" "$poison" "$@" >"$run/entries" || fail "could not ask for $*"
 }
 
 # expect_puts STATUS TASK...: by the server's log, the last Nx sent each of these once and got this answer.
@@ -325,10 +365,16 @@ expect_puts() {
     lines=$(puts_of "$hash")
     (($(wc -l <<<"$lines") == 1)) || fail "Nx sent $task more than once: $lines"
     [[ "$lines " == *" status=$expected "* ]] || fail "the PUT of $task was not answered $expected: $lines"
+    [[ $server_url != */s/* || "$lines " == *" scope=${server_url##*/s/} "* ]] || fail "the log names another scope: $lines"
   done
 }
 
-puts_of() { tail -n "+$((log_mark + 1))" "$server_log" | grep -E "method=PUT .*path=\"?/+v1/cache/$1\"?( |\$)"; }
+# The uploads of this hash that were sent to the URL in use: those to other scopes are none of them.
+puts_of() {
+  local base=${server_url#http://}
+  base=${base#"${base%%/*}"}
+  tail -n "+$((log_mark + 1))" "$server_log" | grep -E "method=PUT .*path=\"?${base%/}/+v1/cache/$1\"?( |\$)"
+}
 
 # remember NAME: keeps the state of all outputs, and what the tasks said, to compare with.
 remember() {
@@ -564,6 +610,129 @@ expect_refusal() {
   # Every version known ends the run here: a wrong token is noticed, not worked around.
   ((nx_code != 0)) || fail "Nx ended well with a $label token"
   nx_codes[$version]=${nx_codes[$version]:-}${nx_codes[$version]:+ }$label=$nx_code
+}
+
+# CVE-2025-36852, "CREEP": a pull request changes a build script that is among no task's inputs, builds before main
+# does, and stores its output under the very hashes that main will ask for. Here they are stored for nobody
+# but the pull request, which gets them back until main has built, and main's from then on.
+scenario_creep() {
+  local hashes
+  poison=poison-$(now_us)
+  mint isolated_token --isolated --name pull-requests
+  printf '// what main and the pull request have in common\n' >>"$workspace/tools/make.mjs"
+  wipe
+  branch_off pr
+  poison_build
+
+  # The pull request is first.
+  as_pull_request pr-1
+  run_nx creep-first "$isolated_token" -t build --projects="$quick_projects"
+  expect_exit 0
+  expect_tasks '' "$quick_builds"
+  # shellcheck disable=SC2086 # a list of words
+  expect_puts 200 $quick_builds
+  hashes=$(hashes_of_run)
+  remember poisoned
+  expect_poison
+  # shellcheck disable=SC2086
+  expect_served found "$isolated_token" $quick_builds
+
+  # What it has of it: its next run builds nothing.
+  wipe
+  run_nx creep-again "$isolated_token" -t build --projects="$quick_projects"
+  expect_exit 0
+  expect_tasks "$quick_builds" ''
+  expect_same poisoned
+  expect_poison
+
+  # The same token, another pull request.
+  as_pull_request pr-2
+  # shellcheck disable=SC2086
+  expect_answer 404 "$isolated_token" $quick_builds
+  wipe
+  run_nx creep-other "$isolated_token" -t build --projects="$quick_projects"
+  expect_exit 0
+  expect_tasks '' "$quick_builds"
+  # shellcheck disable=SC2086
+  expect_puts 200 $quick_builds
+
+  # Main.
+  as_trusted
+  # shellcheck disable=SC2086
+  expect_answer 404 "$write_token" $quick_builds
+  # shellcheck disable=SC2086
+  expect_answer 404 "$read_token" $quick_builds
+  run_nx creep-main "$write_token" -t build --projects="$quick_projects"
+  expect_exit 0
+  expect_tasks '' "$quick_builds"
+  [[ $(hashes_of_run) == "$hashes" ]] || fail 'main and the pull request have different hashes: nothing was tested'
+  # shellcheck disable=SC2086
+  expect_puts 200 $quick_builds
+  remember clean
+  expect_no_poison
+  # shellcheck disable=SC2086
+  expect_served absent "$write_token" $quick_builds
+
+  # From now on all get what main has built, the pull request too.
+  as_pull_request pr-1
+  wipe
+  run_nx creep-cured "$isolated_token" -t build --projects="$quick_projects"
+  expect_exit 0
+  expect_tasks "$quick_builds" ''
+  expect_same clean
+  expect_no_poison
+  as_trusted
+  wipe
+  run_nx creep-reader "$read_token" -t build --projects="$quick_projects"
+  expect_exit 0
+  expect_tasks "$quick_builds" ''
+  expect_same clean
+  expect_no_poison
+  # shellcheck disable=SC2086
+  expect_served absent "$read_token" $quick_builds
+}
+
+# The pull request's build script: a file more in every output, and a line more on the terminal.
+poison_build() {
+  cat >"$run/pr/scripts/finish.mjs" <<END
+import { writeFileSync } from "node:fs";
+export function finish(name, dist) {
+  writeFileSync(\`\${dist}/backdoor.js\`, "$poison\\n");
+  console.log(\`\${name} says $poison\`);
+}
+END
+}
+
+hashes_of_run() { cut -d' ' -f1,3 "$run/outcome" | sort; }
+
+# All that a build leaves in a checkout: its outputs, and Nx's own cache and database.
+poisoned_files() { (cd "$workspace" && grep -rlaF -- "$poison" .nx packages) || true; }
+
+# Also the proof that the poison is found where it is.
+expect_poison() {
+  local files task
+  files=$(poisoned_files)
+  for task in $quick_builds; do
+    grep -qx "packages/${task%:*}/dist/backdoor.js" <<<"$files" || fail "the pull request did not poison $task"
+    grep -q "^\.nx/cache/$(hash_of "$task")/.*/backdoor.js\$" <<<"$files" || fail "no poison of $task in the local cache"
+    grep -qxF "${task%:*} says $poison" "$nx_output" || fail "$task did not say that it is poisoned"
+  done
+}
+
+expect_no_poison() {
+  local files
+  files=$(poisoned_files)
+  [[ -z $files ]] || fail "poisoned by the pull request: $files"
+  ! grep -qF -- "$poison" "$nx_output" || fail 'Nx printed what the pull request made of it'
+}
+
+# expect_served FOUND TOKEN TASK...: all are there, and the poison is in each (`found`) or in none (`absent`).
+expect_served() {
+  local expected=$1
+  shift
+  expect_answer 200 "$@"
+  ! grep -v " $expected\$" "$run/entries" >"$run/other" \
+    || fail "the poison must be $expected in what $server_url serves, and is not: $(cat "$run/other")"
 }
 
 # Ends well when asked to, and has kept its secrets and its nerve all the while.
