@@ -11,7 +11,7 @@
 # in `scenarios` below; each is one function that builds on the state the one before left. All task
 # output is random (e2e-nx/make.mjs), so equal bytes can only have come from the cache. The last ones are about
 # trust: beside the workspace is a pull request's checkout of it, with the same hashes, another build script and
-# an isolated token. The first
+# an isolated token; and a proxy (e2e-nx/hold.mjs) keeps uploads on their way while other things happen. The first
 # failure prints the server's log and Nx's output and ends the run with exit code 1.
 #
 # A new scenario: write `scenario_NAME`, add NAME to `scenarios`.
@@ -22,7 +22,7 @@ umask 022
 
 readonly default_versions=(20.8.4 22.7.12 24.0.6)
 readonly scenarios=(cold warm failing_task read_token burst two_builders sigkill trailing_slash refused
-  creep shutdown)
+  creep conflict shutdown)
 
 readonly leaf_builds='big:build links:build modes:build small:build unicode:build'
 readonly all_builds="app:build $leaf_builds"
@@ -51,6 +51,9 @@ server_origin=''  # where the server listens, as a URL
 server_url=''     # what Nx is told: the origin, and what may follow it
 server_log=''
 server_starts=0
+hold_pid=''       # the proxy that holds uploads (e2e-nx/hold.mjs)
+hold_log=''
+hold_origin=''
 log_mark=0        # lines in the server log when the last Nx was started
 nx_output=''      # what the last Nx printed, without colours
 nx_code=0
@@ -90,6 +93,7 @@ clean_up() {
   trap - EXIT INT TERM
   ((${#nx_pids[@]} == 0)) || kill "${nx_pids[@]}" 2>/dev/null || true
   [[ -z $server_pid ]] || kill -9 "$server_pid" 2>/dev/null || true
+  [[ -z $hold_pid ]] || kill "$hold_pid" 2>/dev/null || true
   wait 2>/dev/null || true
   if [[ -n $work && $keep == 1 ]]; then
     say "kept: $work"
@@ -194,6 +198,7 @@ branch_off() {
 }
 
 # From here on, Nx and `ask` are in the one or the other checkout and give the server the URL that belongs to it.
+# The last argument is the origin to be used in place of the server's own.
 as_trusted() {
   workspace=$run/workspace
   server_url=$server_origin
@@ -201,7 +206,7 @@ as_trusted() {
 
 as_pull_request() {
   workspace=$run/pr
-  server_url=$server_origin/s/$1
+  server_url=${2:-$server_origin}/s/$1
 }
 
 # run_nx LABEL TOKEN ARGUMENT...: one `nx run-many`, to its end. Sets nx_code, nx_output.
@@ -299,6 +304,35 @@ ask() {
 }
 
 is_refused() { [[ $(ask "$1" 0) == 401 ]]; }
+
+# ---- uploads that take as long as the test wants ------------------------------------------------
+
+# Starts the proxy: through $hold_origin, no upload ends before `let_go`.
+start_hold() {
+  hold_log=$run/hold-$1.log
+  : >"$hold_log"
+  node "$tools/hold.mjs" "${server_origin##*:}" >>"$hold_log" 2>&1 &
+  hold_pid=$!
+  wait_until "$start_timeout" 'the proxy to listen' hold_is_listening
+}
+
+hold_is_listening() {
+  local port
+  port=$(sed -n 's/^listening //p' "$hold_log")
+  [[ -n $port ]] || return 1
+  hold_origin=http://127.0.0.1:$port
+}
+
+# uploads_held COUNT: so many are on their way, and only their last bytes are missing.
+uploads_held() { (($(grep -c '^held ' "$hold_log") == $1)); }
+
+let_go() { kill -USR1 "$hold_pid"; }
+
+stop_hold() {
+  kill "$hold_pid"
+  wait "$hold_pid" 2>/dev/null || true
+  hold_pid=''
+}
 
 # ---- what must hold ----------------------------------------------------------------------------
 
@@ -733,6 +767,68 @@ expect_served() {
   expect_answer 200 "$@"
   ! grep -v " $expected\$" "$run/entries" >"$run/other" \
     || fail "the poison must be $expected in what $server_url serves, and is not: $(cat "$run/other")"
+}
+
+# A pull request's upload is on its way while others end: a second job of the same pull request for one task, main
+# for another. Both of its own come second, and replace neither the pull request's entry nor main's.
+scenario_conflict() {
+  local own=links:build shared=unicode:build own_hash shared_hash own_digest shared_digest
+  as_trusted
+  change_source links
+  change_source unicode
+  wipe
+  branch_off pr
+  branch_off second
+  poison=poison-$(now_us)
+  poison_build
+  start_hold conflict
+  log_mark=$(wc -l <"$server_log")
+
+  as_pull_request pr-3 "$hold_origin"
+  start_nx conflict-held "$isolated_token" -t build --projects=links,unicode --parallel=2
+  wait_until 60 'both uploads to be on their way' uploads_held 2
+
+  as_pull_request pr-3
+  workspace=$run/second
+  start_nx conflict-own "$isolated_token" -t build --projects=links
+  finish_nx conflict-own
+  expect_exit 0
+  expect_tasks '' "$own"
+  expect_puts 200 "$own"
+  own_hash=$(hash_of "$own")
+  own_digest=$(digest_of "$isolated_token" "$own_hash")
+
+  as_trusted
+  start_nx conflict-main "$write_token" -t build --projects=unicode
+  finish_nx conflict-main
+  expect_exit 0
+  expect_tasks '' "$shared"
+  expect_puts 200 "$shared"
+  shared_hash=$(hash_of "$shared")
+  shared_digest=$(digest_of "$write_token" "$shared_hash")
+
+  # Only the two that are held from here on.
+  log_mark=$(wc -l <"$server_log")
+  let_go
+  as_pull_request pr-3
+  finish_nx conflict-held
+  stop_hold
+  expect_exit 0
+  expect_tasks '' "$own $shared"
+  expect_puts 409 "$own" "$shared"
+  [[ "$(hash_of "$own") $(hash_of "$shared")" == "$own_hash $shared_hash" ]] || fail 'the jobs have different hashes'
+  [[ $(digest_of "$isolated_token" "$own_hash") == "$own_digest" ]] || fail 'the pull request has replaced its own entry'
+  [[ $(digest_of "$isolated_token" "$shared_hash") == "$shared_digest" ]] || fail 'the pull request is served another entry'
+  expect_served absent "$isolated_token" "$own" "$shared"
+  as_trusted
+  [[ $(digest_of "$write_token" "$shared_hash") == "$shared_digest" ]] || fail 'the pull request has replaced an entry of main'
+  expect_answer 404 "$write_token" "$own"
+}
+
+# digest_of TOKEN HASH: of the entry as it is served.
+digest_of() {
+  expect_status 200 "$1" "$2"
+  cut -d' ' -f3 "$run/entries"
 }
 
 # Ends well when asked to, and has kept its secrets and its nerve all the while.
