@@ -22,7 +22,7 @@ umask 022
 
 readonly default_versions=(20.8.4 22.7.12 24.0.6)
 readonly scenarios=(cold warm failing_task read_token burst two_builders sigkill trailing_slash refused
-  creep conflict shutdown)
+  creep conflict revoked_midway shutdown)
 
 readonly leaf_builds='big:build links:build modes:build small:build unicode:build'
 readonly all_builds="app:build $leaf_builds"
@@ -201,7 +201,7 @@ branch_off() {
 # The last argument is the origin to be used in place of the server's own.
 as_trusted() {
   workspace=$run/workspace
-  server_url=$server_origin
+  server_url=${1:-$server_origin}
 }
 
 as_pull_request() {
@@ -239,6 +239,14 @@ finish_nx() {
   nx_output=$run/nx-$1.txt
   sed -E $'s/\x1b\\[[0-9;]*[A-Za-z]//g; s/\r//g' "$run/nx-$1.raw" >"$nx_output"
   ((nx_code != 124 && nx_code != 137)) || fail "Nx did not end within $nx_timeout s"
+}
+
+# stop_nx LABEL: at once, with all it has started (`timeout` leads their group). Asked kindly, an Nx that waits to
+# repeat a request takes longer than the 10 s that `timeout` gives it.
+stop_nx() {
+  kill -KILL -- "-${nx_pids[$1]}"
+  wait "${nx_pids[$1]}" 2>/dev/null || true
+  unset "nx_pids[$1]"
 }
 
 # ---- the server --------------------------------------------------------------------------------
@@ -830,6 +838,80 @@ digest_of() {
   expect_status 200 "$1" "$2"
   cut -d' ' -f3 "$run/entries"
 }
+
+# Tokens are revoked, by another process, while the uploads they were accepted for are on their way: nothing is
+# stored, and whoever uses them reads why, in that run and in the next.
+scenario_revoked_midway() {
+  local writer isolated hash digest mark puts name
+  mint writer --write --name leaked-writer
+  mint isolated --isolated pr-4 --name leaked-isolated
+  as_trusted
+  change_source big
+  wipe
+  branch_off pr
+  branch_off second
+  start_hold revoked
+  mark=$(wc -l <"$server_log")
+  as_trusted "$hold_origin"
+  start_nx midway-writer "$writer" -t build --projects=big
+  as_pull_request pr-4 "$hold_origin"
+  start_nx midway-isolated "$isolated" -t build --projects=big
+  # All of 30 MB but a byte, which is more than the sockets in between take: the server knows the tokens, and reads.
+  wait_until 60 'both uploads to be on their way' uploads_held 2
+  hash=$(sed -n 's|^held /v1/cache/||p' "$hold_log")
+  [[ $hash =~ ^[A-Za-z0-9_-]+$ ]] || fail "not one upload by the writer is held: $(cat "$hold_log")"
+  for name in leaked-writer leaked-isolated; do
+    cachesrv token revoke "$name" >/dev/null || fail "token revoke failed: $(tail -n 5 "$run/commands.log")"
+  done
+  let_go
+
+  # What was held arrives whole, and is refused. Nx tries five times more, with pauses, which are used here.
+  as_pull_request pr-4
+  expect_late_refusal "$mark" "$hash" leaked-isolated
+  expect_status 401 "$isolated" "$hash"
+  expect_status 404 "$isolated_token" "$hash"
+  # One that goes on to the end is enough: it may take 20 s.
+  stop_nx midway-isolated
+  workspace=$run/second
+  expect_refusal revoked-isolated "$isolated"
+  as_trusted
+  expect_late_refusal "$mark" "$hash" leaked-writer
+  expect_status 401 "$writer" "$hash"
+  expect_status 404 "$write_token" "$hash"
+  expect_status 404 "$read_token" "$hash"
+  workspace=$run/second
+  expect_refusal revoked-writer "$writer"
+
+  # Somebody who may stores it, and keeps it, whatever is still tried with the revoked tokens.
+  wipe
+  run_nx midway-after "$write_token" -t build --projects=big
+  expect_exit 0
+  expect_tasks '' big:build
+  [[ $(hash_of big:build) == "$hash" ]] || fail 'the builds have different hashes: nothing was tested'
+  digest=$(digest_of "$write_token" "$hash")
+  finish_nx midway-writer
+  stop_hold
+  ((nx_code != 0)) || fail 'Nx ended well although its token was revoked'
+  expect_text "$run/refusal"
+  log_mark=$mark
+  puts=$(puts_of "$hash" | grep -v ' status=401 ')
+  [[ $puts == *' status=200 '*" token_name=writer"* && $puts != *$'\n'* ]] || fail "not just one upload was taken: $puts"
+  [[ $(digest_of "$write_token" "$hash") == "$digest" ]] || fail 'a revoked token has replaced the entry'
+  as_pull_request pr-4
+  [[ $(digest_of "$isolated_token" "$hash") == "$digest" ]] || fail 'a revoked token has stored an entry of its own'
+}
+
+# expect_late_refusal MARK HASH TOKEN-NAME: since that line of the log, an upload of 30 MB by the token was read to its
+# end and answered 401.
+expect_late_refusal() {
+  local lines
+  log_mark=$1
+  wait_until 30 "the log line of the upload by $3" late_put_of "$2" "$3" >/dev/null
+  lines=$(late_put_of "$2" "$3")
+  [[ $lines == *' status=401 '* ]] || fail "the upload by $3 was not refused: $lines"
+}
+
+late_put_of() { puts_of "$1" | grep -E " bytes_in=3[0-9]{7} .* token_name=$2( |\$)"; }
 
 # Ends well when asked to, and has kept its secrets and its nerve all the while.
 scenario_shutdown() {
