@@ -9,7 +9,9 @@
 #
 # Each version gets a new workspace, a new database and a new server, and goes through the scenarios listed
 # in `scenarios` below; each is one function that builds on the state the one before left. All task
-# output is random (e2e-nx/make.mjs), so equal bytes can only have come from the cache. The first
+# output is random (e2e-nx/make.mjs), so equal bytes can only have come from the cache. The last ones are about
+# trust: beside the workspace is a pull request's checkout of it, with the same hashes, another build script and
+# an isolated token; and a proxy (e2e-nx/hold.mjs) keeps uploads on their way while other things happen. The first
 # failure prints the server's log and Nx's output and ends the run with exit code 1.
 #
 # A new scenario: write `scenario_NAME`, add NAME to `scenarios`.
@@ -19,10 +21,13 @@ export LC_ALL=C.UTF-8
 umask 022
 
 readonly default_versions=(20.8.4 22.7.12 24.0.6)
-readonly scenarios=(cold warm failing_task read_token burst two_builders sigkill trailing_slash refused shutdown)
+readonly scenarios=(cold warm failing_task read_token burst two_builders sigkill trailing_slash refused
+  creep conflict revoked_midway shutdown)
 
 readonly leaf_builds='big:build links:build modes:build small:build unicode:build'
 readonly all_builds="app:build $leaf_builds"
+readonly quick_builds='links:build modes:build small:build unicode:build'
+readonly quick_projects=links,modes,small,unicode
 all_units=$(printf 'unit%02d:unit ' {0..59})
 readonly all_units
 
@@ -40,17 +45,23 @@ readonly keep=${CACHESRV_E2E_KEEP:-}
 
 work=''           # everything temporary
 run=''            # the part of it that belongs to the version under test
-workspace=''      # $run/workspace
+workspace=''      # the checkout that Nx builds: $run/workspace, or $run/pr
 server_pid=''
-server_url=''
+server_origin=''  # where the server listens, as a URL
+server_url=''     # what Nx is told: the origin, and what may follow it
 server_log=''
 server_starts=0
+hold_pid=''       # the proxy that holds uploads (e2e-nx/hold.mjs)
+hold_log=''
+hold_origin=''
 log_mark=0        # lines in the server log when the last Nx was started
 nx_output=''      # what the last Nx printed, without colours
 nx_code=0
 current=''        # "nx VERSION, SCENARIO", for the failure message
 write_token=''
 read_token=''
+isolated_token=''
+poison=''         # what a pull request's build script puts into every output
 secrets=()        # every token minted for this version
 declare -A nx_pids=()   # those running, by label
 declare -A seconds=()
@@ -82,6 +93,7 @@ clean_up() {
   trap - EXIT INT TERM
   ((${#nx_pids[@]} == 0)) || kill "${nx_pids[@]}" 2>/dev/null || true
   [[ -z $server_pid ]] || kill -9 "$server_pid" 2>/dev/null || true
+  [[ -z $hold_pid ]] || kill "$hold_pid" 2>/dev/null || true
   wait 2>/dev/null || true
   if [[ -n $work && $keep == 1 ]]; then
     say "kept: $work"
@@ -179,6 +191,24 @@ wipe() {
   rm -rf "$workspace/.nx" "$workspace/out" "$workspace"/packages/*/dist "$workspace"/burst/*/dist
 }
 
+# branch_off NAME: another checkout, $run/NAME, of what is in the workspace now.
+branch_off() {
+  rm -rf "${run:?}/$1"
+  cp -a "$run/workspace" "$run/$1"
+}
+
+# From here on, Nx and `ask` are in the one or the other checkout and give the server the URL that belongs to it.
+# The last argument is the origin to be used in place of the server's own.
+as_trusted() {
+  workspace=$run/workspace
+  server_url=${1:-$server_origin}
+}
+
+as_pull_request() {
+  workspace=$run/pr
+  server_url=${2:-$server_origin}/s/$1
+}
+
 # run_nx LABEL TOKEN ARGUMENT...: one `nx run-many`, to its end. Sets nx_code, nx_output.
 run_nx() {
   log_mark=$(wc -l <"$server_log")
@@ -211,6 +241,14 @@ finish_nx() {
   ((nx_code != 124 && nx_code != 137)) || fail "Nx did not end within $nx_timeout s"
 }
 
+# stop_nx LABEL: at once, with all it has started (`timeout` leads their group). Asked kindly, an Nx that waits to
+# repeat a request takes longer than the 10 s that `timeout` gives it.
+stop_nx() {
+  kill -KILL -- "-${nx_pids[$1]}"
+  wait "${nx_pids[$1]}" 2>/dev/null || true
+  unset "nx_pids[$1]"
+}
+
 # ---- the server --------------------------------------------------------------------------------
 
 # The one place that knows what the server logs when it is ready.
@@ -220,9 +258,11 @@ read_server_address() {
 
 server_is_listening() {
   kill -0 "$server_pid" 2>/dev/null || fail 'the server ended instead of listening'
-  server_url=$(read_server_address)
-  [[ -n $server_url ]] || return 1
-  server_url=http://$server_url
+  local address
+  address=$(read_server_address)
+  [[ -n $address ]] || return 1
+  server_origin=http://$address
+  server_url=$server_origin
 }
 
 start_server() {
@@ -273,6 +313,35 @@ ask() {
 
 is_refused() { [[ $(ask "$1" 0) == 401 ]]; }
 
+# ---- uploads that take as long as the test wants ------------------------------------------------
+
+# Starts the proxy: through $hold_origin, no upload ends before `let_go`.
+start_hold() {
+  hold_log=$run/hold-$1.log
+  : >"$hold_log"
+  node "$tools/hold.mjs" "${server_origin##*:}" >>"$hold_log" 2>&1 &
+  hold_pid=$!
+  wait_until "$start_timeout" 'the proxy to listen' hold_is_listening
+}
+
+hold_is_listening() {
+  local port
+  port=$(sed -n 's/^listening //p' "$hold_log")
+  [[ -n $port ]] || return 1
+  hold_origin=http://127.0.0.1:$port
+}
+
+# uploads_held COUNT: so many are on their way, and only their last bytes are missing.
+uploads_held() { (($(grep -c '^held ' "$hold_log") == $1)); }
+
+let_go() { kill -USR1 "$hold_pid"; }
+
+stop_hold() {
+  kill "$hold_pid"
+  wait "$hold_pid" 2>/dev/null || true
+  hold_pid=''
+}
+
 # ---- what must hold ----------------------------------------------------------------------------
 
 expect_exit() {
@@ -302,13 +371,26 @@ hash_of() {
 
 # expect_answer STATUS TOKEN TASK...: what the server says about the entries of these tasks of the last run.
 expect_answer() {
-  local expected=$1 token=$2 task hash status
+  local expected=$1 token=$2 task hashes=()
   shift 2
-  for task in "$@"; do
-    hash=$(hash_of "$task")
-    status=$(ask "$token" "$hash")
-    [[ $status == "$expected" ]] || fail "GET of $task ($hash) answers $status, not $expected"
-  done
+  for task in "$@"; do hashes+=("$(hash_of "$task")"); done
+  expect_status "$expected" "$token" "${hashes[@]}"
+}
+
+# expect_status STATUS TOKEN HASH...
+expect_status() {
+  local expected=$1
+  shift
+  look_at "$@"
+  ! grep -vE "^[^ ]+ $expected " "$run/entries" >"$run/other" \
+    || fail "GET from $server_url must answer $expected, and does not: $(cat "$run/other")"
+}
+
+# look_at TOKEN HASH...: leaves hash, status, digest and whether it is poisoned of each entry in $run/entries.
+look_at() {
+  local token=$1
+  shift
+  node "$tools/entries.mjs" "$server_url" "$token" "$poison" "$@" >"$run/entries" || fail "could not ask for $*"
 }
 
 # expect_puts STATUS TASK...: by the server's log, the last Nx sent each of these once and got this answer.
@@ -325,10 +407,16 @@ expect_puts() {
     lines=$(puts_of "$hash")
     (($(wc -l <<<"$lines") == 1)) || fail "Nx sent $task more than once: $lines"
     [[ "$lines " == *" status=$expected "* ]] || fail "the PUT of $task was not answered $expected: $lines"
+    [[ $server_url != */s/* || "$lines " == *" scope=${server_url##*/s/} "* ]] || fail "the log names another scope: $lines"
   done
 }
 
-puts_of() { tail -n "+$((log_mark + 1))" "$server_log" | grep -E "method=PUT .*path=\"?/+v1/cache/$1\"?( |\$)"; }
+# The uploads of this hash that were sent to the URL in use: those to other scopes are none of them.
+puts_of() {
+  local base=${server_url#http://}
+  base=${base#"${base%%/*}"}
+  tail -n "+$((log_mark + 1))" "$server_log" | grep -E "method=PUT .*path=\"?${base%/}/+v1/cache/$1\"?( |\$)"
+}
 
 # remember NAME: keeps the state of all outputs, and what the tasks said, to compare with.
 remember() {
@@ -565,6 +653,265 @@ expect_refusal() {
   ((nx_code != 0)) || fail "Nx ended well with a $label token"
   nx_codes[$version]=${nx_codes[$version]:-}${nx_codes[$version]:+ }$label=$nx_code
 }
+
+# CVE-2025-36852, "CREEP": a pull request changes a build script that is among no task's inputs, builds before main
+# does, and stores its output under the very hashes that main will ask for. Here they are stored for nobody
+# but the pull request, which gets them back until main has built, and main's from then on.
+scenario_creep() {
+  local hashes
+  poison=poison-$(now_us)
+  mint isolated_token --isolated --name pull-requests
+  printf '// what main and the pull request have in common\n' >>"$workspace/tools/make.mjs"
+  wipe
+  branch_off pr
+  poison_build
+
+  # The pull request is first.
+  as_pull_request pr-1
+  run_nx creep-first "$isolated_token" -t build --projects="$quick_projects"
+  expect_exit 0
+  expect_tasks '' "$quick_builds"
+  # shellcheck disable=SC2086 # a list of words
+  expect_puts 200 $quick_builds
+  hashes=$(hashes_of_run)
+  remember poisoned
+  expect_poison
+  # shellcheck disable=SC2086
+  expect_served found "$isolated_token" $quick_builds
+
+  # What it has of it: its next run builds nothing.
+  wipe
+  run_nx creep-again "$isolated_token" -t build --projects="$quick_projects"
+  expect_exit 0
+  expect_tasks "$quick_builds" ''
+  expect_same poisoned
+  expect_poison
+
+  # The same token, another pull request.
+  as_pull_request pr-2
+  # shellcheck disable=SC2086
+  expect_answer 404 "$isolated_token" $quick_builds
+  wipe
+  run_nx creep-other "$isolated_token" -t build --projects="$quick_projects"
+  expect_exit 0
+  expect_tasks '' "$quick_builds"
+  # shellcheck disable=SC2086
+  expect_puts 200 $quick_builds
+
+  # Main.
+  as_trusted
+  # shellcheck disable=SC2086
+  expect_answer 404 "$write_token" $quick_builds
+  # shellcheck disable=SC2086
+  expect_answer 404 "$read_token" $quick_builds
+  run_nx creep-main "$write_token" -t build --projects="$quick_projects"
+  expect_exit 0
+  expect_tasks '' "$quick_builds"
+  [[ $(hashes_of_run) == "$hashes" ]] || fail 'main and the pull request have different hashes: nothing was tested'
+  # shellcheck disable=SC2086
+  expect_puts 200 $quick_builds
+  remember clean
+  expect_no_poison
+  # shellcheck disable=SC2086
+  expect_served absent "$write_token" $quick_builds
+
+  # From now on all get what main has built, the pull request too.
+  as_pull_request pr-1
+  wipe
+  run_nx creep-cured "$isolated_token" -t build --projects="$quick_projects"
+  expect_exit 0
+  expect_tasks "$quick_builds" ''
+  expect_same clean
+  expect_no_poison
+  as_trusted
+  wipe
+  run_nx creep-reader "$read_token" -t build --projects="$quick_projects"
+  expect_exit 0
+  expect_tasks "$quick_builds" ''
+  expect_same clean
+  expect_no_poison
+  # shellcheck disable=SC2086
+  expect_served absent "$read_token" $quick_builds
+}
+
+# The pull request's build script: a file more in every output, and a line more on the terminal.
+poison_build() {
+  cat >"$run/pr/scripts/finish.mjs" <<END
+import { writeFileSync } from "node:fs";
+export function finish(name, dist) {
+  writeFileSync(\`\${dist}/backdoor.js\`, "$poison\\n");
+  console.log(\`\${name} says $poison\`);
+}
+END
+}
+
+hashes_of_run() { cut -d' ' -f1,3 "$run/outcome" | sort; }
+
+# All that a build leaves in a checkout: its outputs, and Nx's own cache and database.
+poisoned_files() { (cd "$workspace" && grep -rlaF -- "$poison" .nx packages) || true; }
+
+# Also the proof that the poison is found where it is.
+expect_poison() {
+  local files task
+  files=$(poisoned_files)
+  for task in $quick_builds; do
+    grep -qx "packages/${task%:*}/dist/backdoor.js" <<<"$files" || fail "the pull request did not poison $task"
+    grep -q "^\.nx/cache/$(hash_of "$task")/.*/backdoor.js\$" <<<"$files" || fail "no poison of $task in the local cache"
+    grep -qxF "${task%:*} says $poison" "$nx_output" || fail "$task did not say that it is poisoned"
+  done
+}
+
+expect_no_poison() {
+  local files
+  files=$(poisoned_files)
+  [[ -z $files ]] || fail "poisoned by the pull request: $files"
+  ! grep -qF -- "$poison" "$nx_output" || fail 'Nx printed what the pull request made of it'
+}
+
+# expect_served FOUND TOKEN TASK...: all are there, and the poison is in each (`found`) or in none (`absent`).
+expect_served() {
+  local expected=$1
+  shift
+  expect_answer 200 "$@"
+  ! grep -v " $expected\$" "$run/entries" >"$run/other" \
+    || fail "the poison must be $expected in what $server_url serves, and is not: $(cat "$run/other")"
+}
+
+# A pull request's upload is on its way while others end: a second job of the same pull request for one task, main
+# for another. Both of its own come second, and replace neither the pull request's entry nor main's.
+scenario_conflict() {
+  local own=links:build shared=unicode:build own_hash shared_hash own_digest shared_digest
+  as_trusted
+  change_source links
+  change_source unicode
+  wipe
+  branch_off pr
+  branch_off second
+  poison=poison-$(now_us)
+  poison_build
+  start_hold conflict
+  log_mark=$(wc -l <"$server_log")
+
+  as_pull_request pr-3 "$hold_origin"
+  start_nx conflict-held "$isolated_token" -t build --projects=links,unicode --parallel=2
+  wait_until 60 'both uploads to be on their way' uploads_held 2
+
+  as_pull_request pr-3
+  workspace=$run/second
+  start_nx conflict-own "$isolated_token" -t build --projects=links
+  finish_nx conflict-own
+  expect_exit 0
+  expect_tasks '' "$own"
+  expect_puts 200 "$own"
+  own_hash=$(hash_of "$own")
+  own_digest=$(digest_of "$isolated_token" "$own_hash")
+
+  as_trusted
+  start_nx conflict-main "$write_token" -t build --projects=unicode
+  finish_nx conflict-main
+  expect_exit 0
+  expect_tasks '' "$shared"
+  expect_puts 200 "$shared"
+  shared_hash=$(hash_of "$shared")
+  shared_digest=$(digest_of "$write_token" "$shared_hash")
+
+  # Only the two that are held from here on.
+  log_mark=$(wc -l <"$server_log")
+  let_go
+  as_pull_request pr-3
+  finish_nx conflict-held
+  stop_hold
+  expect_exit 0
+  expect_tasks '' "$own $shared"
+  expect_puts 409 "$own" "$shared"
+  [[ "$(hash_of "$own") $(hash_of "$shared")" == "$own_hash $shared_hash" ]] || fail 'the jobs have different hashes'
+  [[ $(digest_of "$isolated_token" "$own_hash") == "$own_digest" ]] || fail 'the pull request has replaced its own entry'
+  [[ $(digest_of "$isolated_token" "$shared_hash") == "$shared_digest" ]] || fail 'the pull request is served another entry'
+  expect_served absent "$isolated_token" "$own" "$shared"
+  as_trusted
+  [[ $(digest_of "$write_token" "$shared_hash") == "$shared_digest" ]] || fail 'the pull request has replaced an entry of main'
+  expect_answer 404 "$write_token" "$own"
+}
+
+# digest_of TOKEN HASH: of the entry as it is served.
+digest_of() {
+  expect_status 200 "$1" "$2"
+  cut -d' ' -f3 "$run/entries"
+}
+
+# Tokens are revoked, by another process, while the uploads they were accepted for are on their way: nothing is
+# stored, and whoever uses them reads why, in that run and in the next.
+scenario_revoked_midway() {
+  local writer isolated hash digest mark puts name
+  mint writer --write --name leaked-writer
+  mint isolated --isolated pr-4 --name leaked-isolated
+  as_trusted
+  change_source big
+  wipe
+  branch_off pr
+  branch_off second
+  start_hold revoked
+  mark=$(wc -l <"$server_log")
+  as_trusted "$hold_origin"
+  start_nx midway-writer "$writer" -t build --projects=big
+  as_pull_request pr-4 "$hold_origin"
+  start_nx midway-isolated "$isolated" -t build --projects=big
+  # All of 30 MB but a byte, which is more than the sockets in between take: the server knows the tokens, and reads.
+  wait_until 60 'both uploads to be on their way' uploads_held 2
+  hash=$(sed -n 's|^held /v1/cache/||p' "$hold_log")
+  [[ $hash =~ ^[A-Za-z0-9_-]+$ ]] || fail "not one upload by the writer is held: $(cat "$hold_log")"
+  for name in leaked-writer leaked-isolated; do
+    cachesrv token revoke "$name" >/dev/null || fail "token revoke failed: $(tail -n 5 "$run/commands.log")"
+  done
+  let_go
+
+  # What was held arrives whole, and is refused. Nx tries five times more, with pauses, which are used here.
+  as_pull_request pr-4
+  expect_late_refusal "$mark" "$hash" leaked-isolated
+  expect_status 401 "$isolated" "$hash"
+  expect_status 404 "$isolated_token" "$hash"
+  # One that goes on to the end is enough: it may take 20 s.
+  stop_nx midway-isolated
+  workspace=$run/second
+  expect_refusal revoked-isolated "$isolated"
+  as_trusted
+  expect_late_refusal "$mark" "$hash" leaked-writer
+  expect_status 401 "$writer" "$hash"
+  expect_status 404 "$write_token" "$hash"
+  expect_status 404 "$read_token" "$hash"
+  workspace=$run/second
+  expect_refusal revoked-writer "$writer"
+
+  # Somebody who may stores it, and keeps it, whatever is still tried with the revoked tokens.
+  wipe
+  run_nx midway-after "$write_token" -t build --projects=big
+  expect_exit 0
+  expect_tasks '' big:build
+  [[ $(hash_of big:build) == "$hash" ]] || fail 'the builds have different hashes: nothing was tested'
+  digest=$(digest_of "$write_token" "$hash")
+  finish_nx midway-writer
+  stop_hold
+  ((nx_code != 0)) || fail 'Nx ended well although its token was revoked'
+  expect_text "$run/refusal"
+  log_mark=$mark
+  puts=$(puts_of "$hash" | grep -v ' status=401 ')
+  [[ $puts == *' status=200 '*" token_name=writer"* && $puts != *$'\n'* ]] || fail "not just one upload was taken: $puts"
+  [[ $(digest_of "$write_token" "$hash") == "$digest" ]] || fail 'a revoked token has replaced the entry'
+  as_pull_request pr-4
+  [[ $(digest_of "$isolated_token" "$hash") == "$digest" ]] || fail 'a revoked token has stored an entry of its own'
+}
+
+# expect_late_refusal MARK HASH TOKEN-NAME: since that line of the log, an upload of 30 MB by the token was read to its
+# end and answered 401.
+expect_late_refusal() {
+  local lines
+  log_mark=$1
+  wait_until 30 "the log line of the upload by $3" late_put_of "$2" "$3" >/dev/null
+  lines=$(late_put_of "$2" "$3")
+  [[ $lines == *' status=401 '* ]] || fail "the upload by $3 was not refused: $lines"
+}
+
+late_put_of() { puts_of "$1" | grep -E " bytes_in=3[0-9]{7} .* token_name=$2( |\$)"; }
 
 # Ends well when asked to, and has kept its secrets and its nerve all the while.
 scenario_shutdown() {

@@ -6,6 +6,7 @@
 import { randomBytes } from "node:crypto";
 import { chmodSync, existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { finish } from "../scripts/finish.mjs";
 
 const BIG_BYTES = 30_000_000;
 const SMALL_FILES = 500;
@@ -20,6 +21,7 @@ const dist = join(directory, "dist");
 rmSync(dist, { recursive: true, force: true });
 console.log(`${name} made ${nonce}`);
 (makers[name] ?? unit)();
+finish(name, dist);
 
 function put(path, content = `${path} ${randomBytes(8).toString("hex")}\n`) {
   const full = join(dist, path);
