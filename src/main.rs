@@ -7,10 +7,15 @@ use std::process::ExitCode;
 use cachesrv::auth::token::redacted;
 use cachesrv::cli::Cli;
 use cachesrv::commands::{self, Report};
+use cachesrv::config;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    match Cli::try_parse() {
+    let arguments = config::arguments();
+    if let Err(error) = commands::refuse_secrets(&arguments) {
+        return failed(&error);
+    }
+    match Cli::try_parse_from(arguments) {
         Ok(cli) => commands::run(&cli).map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS),
         Err(answer) => answered(&answer),
     }

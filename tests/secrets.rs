@@ -174,17 +174,25 @@ fn no_secret_is_repeated_by_a_command_that_was_given_one() {
     let (dir, tokens) = with_tokens();
     let id = &tokens[0].id;
     let secret = &tokens[0].secret;
-    let shown = format!("csrv_{id}_(secret)");
-    dir.cli(&["token", "revoke", secret]).failed(
-        1,
-        &format!("error: there is no token '{shown}'\ntry: cachesrv token list\n"),
+    let text = format!(
+        "error: this is a token's secret (its id is {id}), which should not be on a command line: others can see it \
+         there, and the shell remembers it\n"
     );
-    let text = "error: a name with 'csrv_' in it might be a secret: choose another one\n";
+    let revoke = format!("{text}try: cachesrv token revoke {id}\n");
+    dir.cli(&["token", "revoke", secret]).failed(2, &revoke);
     let create = ["token", "create", "--name"];
-    // Without its check digits it is short enough for a name, and they are no secret.
     for name in [&secret[..61], secret] {
-        dir.cli(&[&create[..], &[name]].concat()).failed(2, text);
+        dir.cli(&[&create[..], &[name]].concat()).failed(2, &text);
     }
+    // What is mangled so that nobody can tell is shown up to where the id ends.
+    let mangled = secret.replacen(id, &id[1..], 1);
+    let shown = format!("csrv_{}__(secret)", &id[1..]);
+    let unknown = format!("error: there is no token '{shown}'\ntry: cachesrv token list\n");
+    dir.cli(&["token", "revoke", &mangled]).failed(1, &unknown);
+    // Without its check digits it is short enough for a name, and they are no secret.
+    let text = "error: a name with 'csrv_' in it might be a secret: choose another one\n";
+    dir.cli(&[&create[..], &[&mangled[..60]]].concat())
+        .failed(2, text);
     let set = format!("log.format={secret}");
     let unknown = format!("{secret}=1");
     let url = format!("http://{secret}@cache");

@@ -226,6 +226,23 @@ pub fn redacted(text: &str) -> String {
     shown + rest
 }
 
+/// The id of the token whose secret, or the best part of it, stands somewhere in `text`: what must not be
+/// repeated to anybody. Check digits do not matter, for a secret that lost a character is one all the same;
+/// what is mangled more than that is left to [`redacted`], for it may be the path of a file.
+pub fn find_secret(text: &str) -> Option<PublicId> {
+    let after_prefix = text.match_indices(TOKEN_PREFIX);
+    let mut rests = after_prefix.map(|(at, prefix)| &text.as_bytes()[at + prefix.len()..]);
+    rests.find_map(|rest| {
+        let (id, rest) = rest.split_first_chunk::<ID_LEN>()?;
+        let secret = rest.strip_prefix(SEPARATOR)?;
+        let known = secret
+            .iter()
+            .take_while(|byte| byte.is_ascii_alphanumeric());
+        let is_id = id.iter().all(u8::is_ascii_alphanumeric);
+        (is_id && known.count() > HARMLESS_LEN).then_some(PublicId(*id))
+    })
+}
+
 /// The parts of a text that has the form of a token.
 struct Parts<'t> {
     id: &'t [u8; ID_LEN],
@@ -349,6 +366,33 @@ mod tests {
         let ids = format!("csrv_ csrv_{id} ./csrv_cache-2026.db csrv_{id}_01234567");
         for text in ["", "token", "csrv", &ids] {
             assert_eq!(redacted(text), text);
+        }
+    }
+
+    #[test]
+    fn a_secret_is_found_wherever_it_stands_and_a_name_is_none() {
+        let (id, _, text) = draw().expect("random bytes");
+        let text = text.expose();
+        for (before, after) in [
+            ("", ""),
+            ("--name=", ""),
+            ("Bearer ", "\n"),
+            ("csrv_", ""),
+            ("é", "_"),
+        ] {
+            let around = format!("{before}{text}{after}");
+            assert_eq!(find_secret(&around), Some(id), "{before:?} {after:?}");
+        }
+        assert_eq!(find_secret(&text[..TOKEN_LEN - 1]), Some(id));
+        for name in [
+            "",
+            "csrv_",
+            "csrv_ci",
+            &text[..18],
+            "csrv_production12_x",
+            &text[5..],
+        ] {
+            assert_eq!(find_secret(name), None);
         }
     }
 

@@ -7,6 +7,7 @@ mod activation;
 mod config;
 mod database;
 mod failure;
+mod secret;
 mod serve;
 mod table;
 mod time;
@@ -19,6 +20,7 @@ use crate::cli::{Cli, Command, Options};
 use crate::config::{ConfigError, Environment, Flag, Flags, Resolution};
 
 pub use failure::{Failure, Hint, Report};
+pub use secret::refuse_secrets;
 
 /// Runs what was typed.
 pub fn run(cli: &Cli) -> anyhow::Result<()> {

@@ -1,4 +1,5 @@
-//! The environment layer: `CACHESRV_*`, and nothing else of the environment.
+//! The environment layer: `CACHESRV_*`, and nothing else of the environment; and the command line as the
+//! system hands it over.
 //!
 //! Every variable with our prefix must be one of ours, for a misspelt one that is silently ignored
 //! costs an evening. Two exceptions, both set by machines and not by people: what Kubernetes and Docker
@@ -19,6 +20,11 @@ const CONFIG_FILE: &str = "CACHESRV_CONFIG";
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
     variables: Vec<(String, OsString)>,
+}
+
+/// The command line of this process, the name of the program included.
+pub fn arguments() -> Vec<OsString> {
+    std::env::args_os().collect()
 }
 
 impl Environment {

@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use environment::Environment;
+pub use environment::{Environment, arguments};
 pub use error::ConfigError;
 pub use render::{example_toml, help_table, markdown_table};
 pub use settings::{SETTINGS, Setting};
