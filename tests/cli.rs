@@ -49,6 +49,8 @@ fn the_commands_are_the_documented_ones() {
             "token",
             "token create",
             "token list",
+            "token inspect",
+            "token rotate",
             "token revoke",
             "workspace",
             "workspace add",
@@ -136,19 +138,16 @@ fn examples_in_the_help_are_commands_that_parse() {
             let Some(example) = line.strip_prefix("  cachesrv ") else {
                 continue;
             };
-            // A description stands after two spaces, a redirection after `>`.
+            // A description stands after two spaces, a redirection after `>` or `<`.
             let command = example.split("  ").next().unwrap_or_default();
-            let words = command
-                .split(" > ")
-                .next()
-                .unwrap_or_default()
-                .split_whitespace();
+            let words = command.split_whitespace();
+            let words = words.take_while(|word| !matches!(*word, ">" | "<"));
             let parsed = Cli::command().try_get_matches_from(["cachesrv"].into_iter().chain(words));
             assert!(parsed.is_ok(), "{line}: {parsed:?}");
             examples += 1;
         }
     }
-    assert!(examples >= 12, "{examples}");
+    assert!(examples >= 22, "{examples}");
 }
 
 #[test]
@@ -216,6 +215,26 @@ fn a_command_line_that_makes_no_sense_is_a_usage_error() {
             "error: the argument '--read' cannot be used with '--write'\n",
         ),
         (&["token", "create", "--expires", "90"], &expires),
+        (
+            &["token", "rotate"],
+            "error: the following required arguments were not provided:\n  <NAME|ID>\n",
+        ),
+        (
+            &[
+                "token",
+                "rotate",
+                "ci",
+                "--overlap",
+                "1h",
+                "--overlap",
+                "2h",
+            ],
+            "error: the argument '--overlap <TIME>' cannot be used multiple times\n",
+        ),
+        (
+            &["token", "inspect", "ci"],
+            "error: unexpected argument 'ci' found\n",
+        ),
         (
             &["token", "revoke"],
             "error: the following required arguments were not provided:\n  <NAME|ID>\n",

@@ -156,7 +156,9 @@ fn the_list_for_scripts_has_exactly_the_documented_keys() {
         "id",
         "last_used_at",
         "name",
+        "replaced_by",
         "revoked_at",
+        "scope",
         "state",
         "workspace",
     ];

@@ -107,6 +107,16 @@ impl Authenticator {
         }
     }
 
+    /// Verifies the secret alone, with Argon2 unless the pre-tag is wrong: whether the token is alive is
+    /// another question. For whoever holds the database and wants to know which token this is.
+    pub fn prove(&self, presented: &PresentedToken, record: &TokenRecord) -> Result<(), Refusal> {
+        judge_tag(presented, record)?;
+        match self.hasher.verify(presented.secret(), &record.secret_phc)? {
+            Verdict::Right => Ok(()),
+            Verdict::Wrong => Err(Refusal::WrongSecret),
+        }
+    }
+
     /// The secret hashed anew, to be stored in place of a hash that was made at another cost; `None`
     /// where there is nothing to do. To be called after `verify` has granted: it upgrades only what was
     /// verified in this process, once for any number of callers, and the new hash needs no verification.
@@ -201,12 +211,7 @@ fn judge_cheaply(
     record: &TokenRecord,
     now_ms: i64,
 ) -> Result<(), Refusal> {
-    if record.public_id != presented.public_id().as_str() {
-        return Err(Refusal::Unknown);
-    }
-    if !hash::has_tag(presented.secret(), record.secret_tag) {
-        return Err(Refusal::WrongSecret);
-    }
+    judge_tag(presented, record)?;
     // Revoked is for ever, whatever the clock says: one that was set back must not revive a token.
     if record.revoked_at_ms.is_some() {
         return Err(Refusal::Revoked);
@@ -216,6 +221,17 @@ fn judge_cheaply(
         .is_some_and(|expires_at_ms| now_ms >= expires_at_ms)
     {
         return Err(Refusal::Expired);
+    }
+    Ok(())
+}
+
+/// Refuses another token than the record's, and a secret that cannot be its.
+fn judge_tag(presented: &PresentedToken, record: &TokenRecord) -> Result<(), Refusal> {
+    if record.public_id != presented.public_id().as_str() {
+        return Err(Refusal::Unknown);
+    }
+    if !hash::has_tag(presented.secret(), record.secret_tag) {
+        return Err(Refusal::WrongSecret);
     }
     Ok(())
 }

@@ -83,9 +83,24 @@ pub struct Options {
 /// The workspace that a command is about.
 #[derive(Debug, Clone, Args)]
 pub struct InWorkspace {
-    /// The workspace that it is about
-    #[arg(long, value_name = "NAME", default_value = "default")]
-    pub workspace: String,
+    /// The workspace that it is about [default: default]
+    #[arg(long, value_name = "NAME")]
+    pub workspace: Option<String>,
+}
+
+impl InWorkspace {
+    /// The workspace that is always there.
+    pub const DEFAULT: &str = "default";
+
+    /// The workspace that was typed, or the default one.
+    pub fn name(&self) -> &str {
+        self.workspace.as_deref().unwrap_or(Self::DEFAULT)
+    }
+
+    /// Whether it was typed.
+    pub fn is_typed(&self) -> bool {
+        self.workspace.is_some()
+    }
 }
 
 /// The commands.
@@ -106,7 +121,7 @@ All settings: cachesrv config show --help"
     )]
     Serve(ServeArgs),
 
-    /// Make, list and revoke the tokens that Nx sends
+    /// Make, list, rotate and revoke the tokens that Nx sends
     #[command(
         subcommand_required = true,
         arg_required_else_help = true,

@@ -34,19 +34,59 @@ Examples:
     Create(TokenCreateArgs),
 
     /// List the tokens: names, rights and dates, never secrets
-    #[command(after_long_help = "\
+    #[command(
+        long_about = "List the tokens of all workspaces, or of one: names, rights and dates, never secrets.\n\nA token is \
+                      live, replaced (rotated, and still good for a while), expired or revoked.",
+        after_long_help = "\
 Examples:
   cachesrv token list
-  cachesrv token list --json")]
+  cachesrv token list --workspace shop
+  cachesrv token list --json
+
+Keys of --json: id, name, workspace, access, scope (the isolated scope it is bound to, or null),
+state, created_at, last_used_at, expires_at, revoked_at, replaced_by (an id, or null)."
+    )]
     List(TokenListArgs),
+
+    /// Say which token this is and what it may do; the secret is read from stdin
+    #[command(
+        long_about = "Say which token this is, whether it is alive and what it may do. The secret is read from stdin, and \
+                      asked for without showing it on a terminal; it does not belong on a command line, which others \
+                      can see.\n\nExit code 0 when the secret is right, even where the token is dead; the state says so.",
+        after_long_help = "\
+Examples:
+  cachesrv token inspect                  asks for the token
+  cachesrv token inspect < token.txt
+  printf %s \"$TOKEN\" | cachesrv token inspect --json
+
+Keys of --json: those of `token list --json`, and may_read and may_write, a sentence each."
+    )]
+    Inspect(TokenInspectArgs),
+
+    /// Replace a token by a new one; the old one works on for a while
+    #[command(
+        long_about = "Make a new token in the place of an old one: same access, scope, workspace and name. Its secret is \
+                      printed on stdout, once.\n\nThe old one works until the overlap is over, so that there is time \
+                      to put the new secret in its place. Without --expires the new one lives as long as the old one \
+                      was to live from its creation.",
+        after_long_help = "\
+Examples:
+  cachesrv token rotate ci-main
+  cachesrv token rotate ci-main --overlap 0s    the old one is refused from now on
+  cachesrv token rotate AbCdEfGhIjKl --overlap 7d --expires 90d
+  TOKEN=$(cachesrv token rotate ci-main)        the secret alone is on stdout"
+    )]
+    Rotate(TokenRotateArgs),
 
     /// Revoke a token; the next request with it is refused
     #[command(
         long_about = "Revoke a token. The next request with it is refused, also by a server that is running; an upload \
-                      in flight is not stored.",
+                      in flight is not stored.\n\nA name revokes every living token of that name in the workspace, one \
+                      that was replaced by rotation included; an id that one only.",
         after_long_help = "\
 Examples:
   cachesrv token revoke ci-main
+  cachesrv token revoke ci-main --workspace shop
   cachesrv token revoke AbCdEfGhIjKl"
     )]
     Revoke(TokenRevokeArgs),
@@ -58,6 +98,8 @@ impl TokenCommand {
         match self {
             Self::Create(args) => &args.options,
             Self::List(args) => &args.options,
+            Self::Inspect(args) => &args.options,
+            Self::Rotate(args) => &args.options,
             Self::Revoke(args) => &args.options,
         }
     }
@@ -116,9 +158,49 @@ pub struct AccessArgs {
 /// `cachesrv token list`
 #[derive(Debug, Args)]
 pub struct TokenListArgs {
+    /// Only the tokens of this workspace [default: all]
+    #[arg(long, value_name = "NAME")]
+    pub workspace: Option<String>,
+
     /// Print a JSON array, for scripts
     #[arg(long)]
     pub json: bool,
+
+    /// Configuration, typed after the command.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// `cachesrv token inspect`
+#[derive(Debug, Args)]
+pub struct TokenInspectArgs {
+    /// Print a JSON object, for scripts
+    #[arg(long)]
+    pub json: bool,
+
+    /// Configuration, typed after the command.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// `cachesrv token rotate`
+#[derive(Debug, Args)]
+pub struct TokenRotateArgs {
+    /// The name or the id of the token, as `token list` shows them
+    #[arg(value_name = "NAME|ID")]
+    pub token: String,
+
+    /// Refuse the old token after this time: 24h, or 0s for at once
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration, default_value = "24h")]
+    pub overlap: Duration,
+
+    /// Refuse the new token after this time: 90d [default: as long as the old one was to live]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    pub expires: Option<Duration>,
+
+    /// The workspace in which the name is looked for.
+    #[command(flatten)]
+    pub place: InWorkspace,
 
     /// Configuration, typed after the command.
     #[command(flatten)]

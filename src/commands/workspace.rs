@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::store::{Admin, Name, SECRETS_BEGIN, Workspace, WorkspaceId};
 
 /// The workspace that is always there.
-pub(super) const DEFAULT: &str = "default";
+pub(super) const DEFAULT: &str = InWorkspace::DEFAULT;
 
 /// Runs a `workspace` command.
 pub(super) fn run(config: &Config, command: &WorkspaceCommand) -> anyhow::Result<()> {
@@ -35,11 +35,11 @@ pub(super) fn find(admin: &Admin, config: &Config, name: &str) -> anyhow::Result
 }
 
 /// The option that names the workspace in a hint, where it is not the default one.
-pub(super) fn flag(place: &InWorkspace) -> String {
-    if place.workspace == DEFAULT {
+pub(super) fn flag(name: &str) -> String {
+    if name == DEFAULT {
         String::new()
     } else {
-        format!(" --workspace {}", place.workspace)
+        format!(" --workspace {name}")
     }
 }
 

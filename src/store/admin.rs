@@ -20,7 +20,7 @@ const PROFILE: Profile = Profile {
 
 /// The database as a command sees it.
 pub struct Admin {
-    connection: Connection,
+    pub(super) connection: Connection,
     /// Held from before the connection until after it, where this command created or migrated the file.
     _lock: Option<FileLock>,
 }
@@ -32,17 +32,6 @@ pub enum Created {
     Done,
     /// A living token has this name already; nothing was changed.
     NameTaken,
-}
-
-/// How revoking a token ended.
-#[derive(Debug)]
-pub enum Revoked {
-    /// From the next request on it is refused.
-    Done(TokenRecord),
-    /// It was revoked before.
-    Already(TokenRecord),
-    /// There is no token of this name or id.
-    Unknown,
 }
 
 impl Admin {
@@ -151,21 +140,5 @@ impl Admin {
     /// Every token there ever was, oldest first.
     pub fn tokens(&self) -> Result<Vec<TokenRecord>, StoreError> {
         tokens::list(&self.connection)
-    }
-
-    /// Revokes the token that goes by this name or public id: the living one, if there is one.
-    pub fn revoke_token(&mut self, name_or_id: &str) -> Result<Revoked, StoreError> {
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let Some(token) = tokens::named(&transaction, name_or_id)?.into_iter().next() else {
-            return Ok(Revoked::Unknown);
-        };
-        if token.revoked_at_ms.is_some() {
-            return Ok(Revoked::Already(token));
-        }
-        tokens::revoke(&transaction, token.id)?;
-        transaction.commit()?;
-        Ok(Revoked::Done(token))
     }
 }

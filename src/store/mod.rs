@@ -12,6 +12,7 @@ mod cleaner;
 mod connection;
 mod error;
 mod file;
+mod life;
 mod model;
 mod name;
 mod quota;
@@ -33,14 +34,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::Connection;
 
-pub use admin::{Admin, Created, Revoked};
+pub use admin::{Admin, Created};
 pub use buffers::{Buffer, BufferPool};
 pub use chunks::{ARTIFACT_BYTES_MAX, CHUNK_BYTES};
 pub use connection::Synchronous;
 pub use error::{OpenError, StoreError};
+pub use life::{Found, Handle, Overlap, Revoked, Rotated};
 pub use model::{
     Access, Artifact, Condemned, NewArtifact, NewToken, Quota, Scope, ScopeId, ScopeKind, Stored,
-    TokenId, TokenRecord, Workspace, WorkspaceId,
+    TokenId, TokenRecord, TokenState, Workspace, WorkspaceId,
 };
 pub use name::{Name, NotAName, SECRETS_BEGIN};
 pub use quota::IsolatedLimits;

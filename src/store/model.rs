@@ -123,6 +123,49 @@ pub struct TokenRecord {
     pub first_stored_at_ms: Option<i64>,
 }
 
+/// What has become of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenState {
+    /// It can be used.
+    Live,
+    /// It can be used for a while yet; another has taken its place.
+    Replaced,
+    /// Its time is over.
+    Expired,
+    /// It was revoked, for good.
+    Revoked,
+}
+
+impl TokenState {
+    /// The word for it, in front of people and scripts.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Replaced => "replaced",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+        }
+    }
+
+    /// Whether requests with the token are granted.
+    pub fn is_living(self) -> bool {
+        matches!(self, Self::Live | Self::Replaced)
+    }
+}
+
+impl TokenRecord {
+    /// What has become of it by now.
+    pub fn state(&self, now_ms: i64) -> TokenState {
+        // In the order in which `auth` judges: revoked is for ever, whatever the clock says.
+        match (self.revoked_at_ms, self.expires_at_ms, self.replaced_by) {
+            (Some(_), ..) => TokenState::Revoked,
+            (None, Some(expires_at_ms), _) if expires_at_ms <= now_ms => TokenState::Expired,
+            (None, _, Some(_)) => TokenState::Replaced,
+            (None, _, None) => TokenState::Live,
+        }
+    }
+}
+
 /// A token about to be stored.
 #[derive(Debug, Clone)]
 pub struct NewToken<'t> {

@@ -274,7 +274,11 @@ fn a_token_that_was_revoked_meanwhile_stores_nothing() {
         receive(&mut upload, &bytes(length, 1));
         let revoked = Admin::open(&fixture.path())
             .unwrap()
-            .revoke_token("writer")
+            .revoke_tokens(Handle {
+                name_or_id: "writer",
+                workspace: WorkspaceId(1),
+                only_there: false,
+            })
             .unwrap();
         assert!(matches!(revoked, Revoked::Done(_)));
         assert_eq!(upload.finish().unwrap(), Stored::TokenNotLive);

@@ -42,17 +42,21 @@ pub(super) fn list(connection: &Connection) -> Result<Vec<TokenRecord>, StoreErr
     Ok(records)
 }
 
-/// Tokens that go by this public id or name: the id before the name, which anybody may choose, then the
-/// living before the others, newest first.
-pub(super) fn named(
-    connection: &Connection,
-    name_or_id: &str,
-) -> Result<Vec<TokenRecord>, StoreError> {
-    let mut statement = connection.prepare_cached(select!(
-        "WHERE public_id = ?1 OR tokens.name = ?1 ORDER BY public_id = ?1 DESC, revoked_at_ms IS NOT NULL, tokens.id DESC"
-    ))?;
+/// The token with this row id.
+pub(super) fn get(connection: &Connection, id: TokenId) -> Result<Option<TokenRecord>, StoreError> {
+    let record = connection
+        .prepare_cached(select!("WHERE tokens.id = ?1"))?
+        .query_row([id.0], from_row)
+        .optional()?;
+    Ok(record)
+}
+
+/// All tokens that ever had this name, in whatever workspace, newest first.
+pub(super) fn named(connection: &Connection, name: &str) -> Result<Vec<TokenRecord>, StoreError> {
+    let mut statement =
+        connection.prepare_cached(select!("WHERE tokens.name = ?1 ORDER BY tokens.id DESC"))?;
     let records = statement
-        .query_map([name_or_id], from_row)?
+        .query_map([name], from_row)?
         .collect::<rusqlite::Result<_>>()?;
     Ok(records)
 }
@@ -122,6 +126,23 @@ pub(super) fn revoke(connection: &Connection, id: TokenId) -> Result<(), StoreEr
             "UPDATE tokens SET revoked_at_ms = ?2 WHERE id = ?1 AND revoked_at_ms IS NULL",
         )?
         .execute(params![id.0, super::now_ms()])?;
+    Ok(())
+}
+
+/// Notes that another token has taken the place of this one, which goes on until `until_ms` at most.
+pub(super) fn replace(
+    connection: &Connection,
+    id: TokenId,
+    by: TokenId,
+    until_ms: Option<i64>,
+) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "UPDATE tokens SET replaced_by = ?2, expires_at_ms = CASE
+                 WHEN ?3 IS NULL THEN expires_at_ms ELSE min(ifnull(expires_at_ms, ?3), ?3) END
+             WHERE id = ?1",
+        )?
+        .execute(params![id.0, by.0, until_ms])?;
     Ok(())
 }
 

@@ -1,0 +1,176 @@
+//! The life of a token after it was made: found by what a person calls it, rotated, revoked. Each change
+//! looks at the token again in the transaction that changes it, so of two commands that want the same
+//! one only the first gets it.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::admin::Admin;
+use super::error::StoreError;
+use super::model::{NewToken, TokenId, TokenRecord, TokenState, WorkspaceId};
+use super::{now_ms, tokens};
+
+/// What a person calls a token: by its public id, or by its name in a workspace.
+#[derive(Debug, Clone, Copy)]
+pub struct Handle<'h> {
+    /// The name or the public id.
+    pub name_or_id: &'h str,
+    /// Where the name is looked for.
+    pub workspace: WorkspaceId,
+    /// Whether the token must be of that workspace even where it is called by its id.
+    pub only_there: bool,
+}
+
+/// The tokens that a handle means.
+#[derive(Debug)]
+pub enum Found {
+    /// The one with this public id. An id goes before a name, which anybody may choose.
+    ById(TokenRecord),
+    /// All that ever had this name in the workspace: those that can be used before the others, those without
+    /// a successor before the replaced, newest first. At least one.
+    ByName(Vec<TokenRecord>),
+    /// The one with this public id, which is not of the workspace that it must be of.
+    IdElsewhere(TokenRecord),
+    /// None; but tokens that can be used have this name in other workspaces. At least one.
+    NameElsewhere(Vec<TokenRecord>),
+    /// None.
+    Nowhere,
+}
+
+/// How revoking ended.
+#[derive(Debug)]
+pub enum Revoked {
+    /// From the next request on these are refused.
+    Done(Vec<TokenRecord>),
+    /// This one was revoked before, and no other is meant.
+    Already(TokenRecord),
+    /// Nothing was found that could be revoked.
+    NotFound(Found),
+}
+
+/// How long a replaced token goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overlap {
+    /// It is refused from the next request on.
+    None,
+    /// Until then at most, milliseconds since 1970 UTC.
+    Until(i64),
+}
+
+/// How rotating ended.
+#[derive(Debug)]
+pub enum Rotated {
+    /// The new token can be used; this is the old one as it is now.
+    Done(TokenRecord),
+    /// The old one was replaced, revoked or expired in the meantime; nothing was changed.
+    NotLive(TokenRecord),
+}
+
+impl Admin {
+    /// The token with this public id.
+    pub fn token(&self, public_id: &str) -> Result<Option<TokenRecord>, StoreError> {
+        tokens::find(&self.connection, public_id)
+    }
+
+    /// The token with this row id.
+    pub fn token_by_row(&self, id: TokenId) -> Result<Option<TokenRecord>, StoreError> {
+        tokens::get(&self.connection, id)
+    }
+
+    /// The tokens that a handle means.
+    pub fn find_tokens(&self, handle: Handle<'_>) -> Result<Found, StoreError> {
+        find(&self.connection, handle)
+    }
+
+    /// Revokes the token with this id, or all with this name that can be used; where none of them can, the
+    /// newest.
+    pub fn revoke_tokens(&mut self, handle: Handle<'_>) -> Result<Revoked, StoreError> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let meant = match find(&transaction, handle)? {
+            Found::ById(token) => vec![token],
+            Found::ByName(tokens) => living_or_first(tokens),
+            none => return Ok(Revoked::NotFound(none)),
+        };
+        for token in &meant {
+            if token.revoked_at_ms.is_some() {
+                return Ok(Revoked::Already(token.clone()));
+            }
+            tokens::revoke(&transaction, token.id)?;
+        }
+        transaction.commit()?;
+        Ok(Revoked::Done(meant))
+    }
+
+    /// Stores a token in the place of a living one that was not replaced yet.
+    pub fn rotate_token(
+        &mut self,
+        old: &TokenRecord,
+        new: &NewToken<'_>,
+        overlap: Overlap,
+    ) -> Result<Rotated, StoreError> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let found = tokens::get(&transaction, old.id)?.unwrap_or_else(|| old.clone());
+        if found.state(now_ms()) != TokenState::Live {
+            return Ok(Rotated::NotLive(found));
+        }
+        let new = tokens::insert(&transaction, new)?;
+        match overlap {
+            Overlap::Until(ms) => tokens::replace(&transaction, old.id, new, Some(ms))?,
+            Overlap::None => {
+                tokens::replace(&transaction, old.id, new, None)?;
+                tokens::revoke(&transaction, old.id)?;
+            }
+        }
+        let replaced = tokens::get(&transaction, old.id)?.unwrap_or(found);
+        transaction.commit()?;
+        Ok(Rotated::Done(replaced))
+    }
+}
+
+fn find(connection: &Connection, handle: Handle<'_>) -> Result<Found, StoreError> {
+    if let Some(token) = tokens::find(connection, handle.name_or_id)? {
+        let is_elsewhere = handle.only_there && token.workspace_id != handle.workspace;
+        return Ok(if is_elsewhere {
+            Found::IdElsewhere(token)
+        } else {
+            Found::ById(token)
+        });
+    }
+    let named = tokens::named(connection, handle.name_or_id)?;
+    let (mut here, mut elsewhere): (Vec<_>, Vec<_>) = named
+        .into_iter()
+        .partition(|token| token.workspace_id == handle.workspace);
+    let now_ms = now_ms();
+    if !here.is_empty() {
+        // The order among equals stays: newest first.
+        here.sort_by_key(|token| rank(token.state(now_ms)));
+        return Ok(Found::ByName(here));
+    }
+    elsewhere.retain(|token| token.state(now_ms).is_living());
+    Ok(if elsewhere.is_empty() {
+        Found::Nowhere
+    } else {
+        Found::NameElsewhere(elsewhere)
+    })
+}
+
+/// Which of several tokens of one name a person most likely means.
+fn rank(state: TokenState) -> u8 {
+    match state {
+        TokenState::Live => 0,
+        TokenState::Replaced => 1,
+        TokenState::Expired => 2,
+        TokenState::Revoked => 3,
+    }
+}
+
+fn living_or_first(tokens: Vec<TokenRecord>) -> Vec<TokenRecord> {
+    let now_ms = now_ms();
+    let is_living = |token: &TokenRecord| token.state(now_ms).is_living();
+    let count = tokens.iter().filter(|token| is_living(token)).count();
+    // They stand first.
+    tokens.into_iter().take(count.max(1)).collect()
+}
