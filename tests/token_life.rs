@@ -7,7 +7,7 @@ use std::io::Write;
 
 use serde_json::Value;
 use support::dir::{BINARY, run};
-use support::{Dir, Outcome, Server, Token};
+use support::{Dir, Outcome, Server, Token, eventually};
 
 fn list(dir: &Dir) -> Vec<Value> {
     let stdout = dir.cli(&["token", "list", "--json"]).done();
@@ -389,6 +389,26 @@ fn white_space_and_the_scheme_around_a_token_do_not_matter() {
             "{outcome:?}"
         );
     }
+}
+
+#[test]
+fn a_token_that_arrives_in_pieces_is_read_to_its_end() {
+    let dir = Dir::new();
+    let token = dir.token_with(&["--name", "ci"]);
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    let mut command = dir.command(BINARY);
+    command.args(["token", "inspect"]).stdin(reader);
+    let running = std::thread::spawn(move || run(&mut command));
+    for piece in token.secret.as_bytes().chunks(30) {
+        writer.write_all(piece).expect("somebody reads");
+        eventually("the piece was read", || {
+            let left = rustix::io::ioctl_fionread(&writer).expect("a pipe");
+            (left == 0).then_some(())
+        });
+    }
+    drop(writer);
+    let outcome = running.join().expect("the command ends");
+    assert!(outcome.stdout.contains(&token.id), "{outcome:?}");
 }
 
 #[test]

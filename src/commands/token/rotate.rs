@@ -76,7 +76,7 @@ fn meant(admin: &Admin, config: &Config, args: &TokenRotateArgs) -> anyhow::Resu
 /// The end of a life that begins now and is as long as the old token's was to be from its creation.
 fn same_life(old: &TokenRecord) -> Option<i64> {
     let life_ms = old.expires_at_ms?.saturating_sub(old.created_at_ms);
-    let latest_ms = Timestamp::MAX.as_millisecond();
+    let latest_ms = Timestamp::MAX.as_second().saturating_mul(1000);
     Some(now_ms().saturating_add(life_ms).min(latest_ms))
 }
 
