@@ -8,12 +8,14 @@
 
 pub mod client;
 pub mod dir;
+pub mod entries;
 pub mod random;
 pub mod raw;
 pub mod server;
 
 pub use client::Client;
 pub use dir::{Dir, Outcome, Token};
+pub use entries::{Entries, Entry, Key, TRUSTED};
 pub use random::{Random, noise};
 pub use raw::{Answer, Raw};
 pub use server::Server;
