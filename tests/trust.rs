@@ -598,6 +598,51 @@ fn races_with_large_artifacts_are_won_by_main_as_well() {
     });
 }
 
+#[test]
+fn an_upload_in_flight_meets_what_was_stored_meanwhile_in_the_scopes_that_count_for_it() {
+    let cache = Cache::start();
+    for size in SIZES {
+        let half = size / 2;
+        let bytes = |seed: u64| noise(seed, size);
+        let begin = |mut client: Client, hash: &str, seed: u64| {
+            client.begin_put(hash, size);
+            client.raw.send(&bytes(seed)[..half]);
+            client
+        };
+        let finish = |mut client: Client, seed: u64| {
+            client.raw.send(&bytes(seed)[half..]);
+            client.raw.answer()
+        };
+        let main = || cache.client(&cache.write);
+        // Main overtakes a pull request, which is told so; what it sent is gone.
+        let hash = format!("overtaken-{size}");
+        let slow = begin(cache.in_scope("pr-1"), &hash, 1);
+        stored(&main().put(&hash, &bytes(2)));
+        refused(&finish(slow, 1), 409, EXISTS);
+        found(&cache.in_scope("pr-1").get(&hash), &bytes(2));
+        let expected = [(Key::new(TRUSTED, &hash), Entry::of(&cache.write, &bytes(2)))];
+        assert_eq!(
+            entries::under(&cache.sqlite, &hash),
+            entries::Entries::from(expected)
+        );
+        // Pull requests overtake main, which does not notice; of the same scope one is stored.
+        let hash = format!("main-is-slow-{size}");
+        let slow = begin(main(), &hash, 3);
+        let second = begin(cache.in_scope("pr-1"), &hash, 4);
+        stored(&cache.in_scope("pr-1").put(&hash, &bytes(5)));
+        stored(&cache.in_scope("pr-2").put(&hash, &bytes(6)));
+        refused(&finish(second, 4), 409, EXISTS);
+        found(&cache.in_scope("pr-1").get(&hash), &bytes(5));
+        refused(&main().get(&hash), 404, MISS);
+        stored(&finish(slow, 3));
+        found(&main().get(&hash), &bytes(3));
+        found(&cache.in_scope("pr-1").get(&hash), &bytes(3));
+        assert_eq!(entries::under(&cache.sqlite, &hash).len(), 3);
+    }
+    nothing_is_left_over(&cache.sqlite);
+    counters_are_facts(&cache.sqlite);
+}
+
 // Proof 4.
 
 #[test]
@@ -1166,4 +1211,48 @@ fn a_killed_server_keeps_the_quotas_of_isolated_scopes_right() {
     assert_eq!(cache.in_scope("pr-1").put("2", b"x").status, 403);
     found(&cache.in_scope("pr-1").get("1"), &noise(1, rest));
     counters_are_facts(&cache.sqlite);
+}
+
+// Quotas that no flood of a test reaches.
+
+#[test]
+fn a_workspace_has_ten_thousand_isolated_scopes_at_the_most() {
+    let cache = Cache::start();
+    stored(&cache.in_scope("there").put("1", b"bytes"));
+    // As if there were as many: the counter is what is looked at, as other tests show.
+    let sql = "UPDATE isolated_totals SET scopes = ?1";
+    let counted = |scopes: i64| {
+        let changed = cache.sqlite.execute(sql, [scopes]);
+        assert_eq!(changed.expect("a counter"), 1);
+    };
+    counted(9_999);
+    stored(&cache.in_scope("last").put("1", b"bytes"));
+    let text = "10000 isolated scopes of this workspace hold entries already: empty some with \
+                `cachesrv purge --scope`\n";
+    for bytes in [&b"x"[..], &noise(1, 2 * MIB)] {
+        refused(&cache.in_scope("one-more").put("1", bytes), 403, text);
+    }
+    // Those that are there go on, and main does not know of it.
+    stored(&cache.in_scope("there").put("2", b"bytes"));
+    stored(&cache.client(&cache.write).put("3", b"bytes"));
+    refused(&cache.in_scope("one-more").get("1"), 404, MISS);
+    found(&cache.in_scope("one-more").get("3"), b"bytes");
+    counted(9_999);
+    stored(&cache.in_scope("one-more").put("1", b"bytes"));
+}
+
+#[test]
+fn a_scope_that_may_hold_nothing_holds_nothing() {
+    for settings in [
+        ["limits.isolated_scope_max_size=0B"],
+        ["limits.isolated_max_size=0B"],
+    ] {
+        let cache = Cache::start_with(&settings);
+        for bytes in [&b"x"[..], b""] {
+            let answer = cache.in_scope("pr-1").put("1", bytes);
+            assert_eq!(answer.status, 403, "{} bytes", bytes.len());
+        }
+        assert_eq!(entries::all(&cache.sqlite), entries::Entries::new());
+        stored(&cache.client(&cache.write).put("1", b""));
+    }
 }
