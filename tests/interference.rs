@@ -38,6 +38,15 @@ fn is(answer: &Answer, status: u16, text: &str) {
     assert_eq!((answer.status, answer.text()), (status, text));
 }
 
+/// Ends what runs beside it when it goes, also in a test that fails.
+struct While<'f>(&'f AtomicBool);
+
+impl Drop for While<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 // Random histories.
 
 /// Quotas that a history soon exceeds, an artifact limit that it now and then does, and few buffers, so
@@ -500,6 +509,7 @@ fn trusted_answers_do_not_depend_on_what_others_do_at_the_same_time() {
         let is_over = AtomicBool::new(false);
         let noises = AtomicUsize::new(0);
         let whole = thread::scope(|scope| {
+            let _noise = While(&is_over);
             for _ in 0..OTHERS {
                 let mut random = random.fork();
                 let (world, server, others) = (&world, &first.1, &others);
@@ -512,9 +522,7 @@ fn trusted_answers_do_not_depend_on_what_others_do_at_the_same_time() {
                     }
                 });
             }
-            let whole = play(&world, &first.1, &steps, |_| true);
-            is_over.store(true, Ordering::Relaxed);
-            whole
+            play(&world, &first.1, &steps, |_| true)
         });
         let alone = play(&world, &second.1, &steps, |_| true);
         println!("{STEPS} requests among {noises:?} others");
@@ -533,6 +541,9 @@ const FLOODED: [&str; 2] = [
 const SCOPE_MAX: usize = 300 * KIB;
 const WORKSPACE_MAX: usize = 2 * MIB;
 const FLOOD_SIZE_MAX: usize = 40_000;
+
+/// Requests of one that floods, at the most: far more than it takes to be refused.
+const FLOOD_MAX: u64 = 3000;
 
 /// What a pull request was told that stores all that it can.
 #[derive(Debug, Default)]
@@ -560,7 +571,7 @@ impl Flooded {
 /// Stores in one scope after the other, until all is full and `is_over`.
 fn flood(mut client: Client, attacker: u64, mut random: Random, is_over: &AtomicBool) -> Flooded {
     let mut told = Flooded::default();
-    for number in 0_u64.. {
+    for number in 0..FLOOD_MAX {
         if told.over_workspace > 20 && is_over.load(Ordering::Relaxed) {
             break;
         }
@@ -595,6 +606,7 @@ fn a_flood_of_isolated_entries_ends_at_its_quota_and_takes_nothing_from_main() {
             let (client, random, is_over) = (server.client(&isolated), random.fork(), &is_over);
             scope.spawn(move || flood(client, attacker, random, is_over))
         });
+        let over = While(&is_over);
         let mut reader = server.client(&read);
         for number in 100..250 {
             assert_eq!(main.put(&number.to_string(), &bytes(number)).status, 200);
@@ -602,12 +614,13 @@ fn a_flood_of_isolated_entries_ends_at_its_quota_and_takes_nothing_from_main() {
             let earlier = number % 100;
             found(&reader.get(&earlier.to_string()), &bytes(earlier));
         }
-        is_over.store(true, Ordering::Relaxed);
+        drop(over);
         floods.map(|flood| flood.join().expect("a flood"))
     });
     println!("{told:?}");
     assert!(told.iter().any(|told| told.stored > 0));
     assert!(told.iter().any(|told| told.over_scope > 0));
+    assert!(told.iter().all(|told| told.over_workspace > 0));
     let line = server.wait_for_line(" reason=over_quota");
     assert!(
         line.contains(" status=403 ") && line.contains(" scope=pr-"),
