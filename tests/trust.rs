@@ -500,9 +500,12 @@ fn what_a_pull_request_stored_first_is_neither_read_by_main_nor_in_its_way() {
     for size in SIZES {
         let hash = size.to_string();
         let (poison, good) = (noise(666, size), noise(1, size));
-        let mut attacker = cache.in_scope("pr-666");
-        stored(&attacker.put(&hash, &poison));
-        found(&attacker.get(&hash), &poison);
+        for scope in ["pr-666", "pr-1"] {
+            let mut attacker = cache.in_scope(scope);
+            refused(&attacker.get(&hash), 404, MISS);
+            stored(&attacker.put(&hash, &poison));
+            found(&attacker.get(&hash), &poison);
+        }
         for token in [&cache.write, &cache.read] {
             refused(&cache.client(token).get(&hash), 404, MISS);
         }
