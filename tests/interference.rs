@@ -52,8 +52,8 @@ impl Drop for While<'_> {
 /// Quotas that a history soon exceeds, an artifact limit that it now and then does, and few buffers, so
 /// that one that were not given back would be missed.
 const SETTINGS: [&str; 6] = [
-    "limits.isolated_scope_max_size=700KiB",
-    "limits.isolated_max_size=1500KiB",
+    "limits.isolated_scope_max_size=1300KiB",
+    "limits.isolated_max_size=1400KiB",
     "limits.artifact_max_size=2000KiB",
     "limits.upload_memory=4MiB",
     "limits.database_wait=10s",
@@ -275,10 +275,10 @@ impl Body {
             2000 * KIB + 1..2100 * KIB,
         ];
         let sizes = match random.below(40) {
-            0..30 => &sizes[0],
-            30..34 => &sizes[1],
-            34..37 => &sizes[2],
-            37..39 => &sizes[3],
+            0..22 => &sizes[0],
+            22..27 => &sizes[1],
+            27..33 => &sizes[2],
+            33..39 => &sizes[3],
             _ => &sizes[4],
         };
         let announced = sizes.start + random.below(sizes.len() as u64) as usize;
