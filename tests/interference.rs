@@ -691,13 +691,8 @@ fn isolated_uploads_that_are_only_announced_take_no_room_from_main() {
     let server = serve(&dir, &settings);
     let announce = |scope: &str, hash: &str, size: usize| {
         let mut client = server.client(&isolated).at(&format!("/s/{scope}"));
-        let fields = [
-            &format!("Content-Length: {size}")[..],
-            "Expect: 100-continue",
-        ];
-        client.begin("PUT", &client.path(hash), &fields);
-        let answer = client.raw.answer_to_head();
-        (client, answer.status)
+        let status = client.ask_to_put(hash, size);
+        (client, status)
     };
     let (first, status) = announce("a", "1", 2 * MIB);
     assert_eq!(status, 100);
@@ -784,13 +779,8 @@ fn isolated_uploads_that_stall_leave_half_of_the_memory_to_main() {
     let buffers = 4 * MIB / CHUNK;
     let bytes = noise(1, CHUNK);
     let stall = |mut client: Client, hash: usize| {
-        let fields = [
-            &format!("Content-Length: {CHUNK}")[..],
-            "Expect: 100-continue",
-        ];
-        client.begin("PUT", &client.path(&hash.to_string()), &fields);
         // The server asks for the body once it has a buffer for it.
-        assert_eq!(client.raw.answer_to_head().status, 100);
+        assert_eq!(client.ask_to_put(&hash.to_string(), CHUNK), 100);
         client.raw.send(&bytes[..1000]);
         client
     };
@@ -817,9 +807,8 @@ fn isolated_uploads_that_stall_leave_half_of_the_memory_to_main() {
     counters_are_facts(&dir.sqlite());
 }
 
-/// A token that is refused for its place holds no buffer and no room, however often.
 #[test]
-fn refused_requests_use_nothing_up() {
+fn requests_that_are_refused_or_cut_use_nothing_up() {
     let dir = Dir::new();
     let [write, read, isolated] = ["write", "read", "isolated"].map(|access| dir.token(access));
     let settings = [
@@ -849,6 +838,16 @@ fn refused_requests_use_nothing_up() {
         // More often than there are buffers, and more bytes than there is room.
         for _ in 0..20 {
             assert_eq!(client.put(hash, &bytes).status, status);
+        }
+    }
+    // Nor do those that hang up in the middle, in a chunk and between two.
+    for sent in [1000, CHUNK, CHUNK + 1000] {
+        for _ in 0..20 {
+            let mut client = server.client(&isolated).at("/s/pr-1");
+            client.begin_put("1", 300 * KIB);
+            client.raw.send(noise(2, sent));
+            client.raw.finish_sending();
+            let _ = client.raw.rest();
         }
     }
     let mut own = server.client(&isolated).at("/s/pr-1");

@@ -1077,7 +1077,8 @@ fn an_upload_in_flight_is_not_stored_when_its_token_dies_whatever_the_token_may(
             let (first, rest) = bytes.split_at(size - size / 4);
             let mut client = cache.client(&token).at(place);
             assert_eq!(client.get("slow").status, 404);
-            client.begin_put("slow", size);
+            // The token was good when the upload began.
+            assert_eq!(client.ask_to_put("slow", size), 100);
             client.raw.send(first);
             if expires {
                 let sql = "UPDATE tokens SET expires_at_ms = 1 WHERE public_id = ?1";

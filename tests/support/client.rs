@@ -58,6 +58,17 @@ impl Client {
         self.begin("PUT", &self.path(hash), &[&length]);
     }
 
+    /// The same for a client that asks first: the final answer's status, or 100 once the server has
+    /// admitted the token and has room and a buffer for the body.
+    pub fn ask_to_put(&mut self, hash: &str, length: usize) -> u16 {
+        let fields = [
+            &format!("Content-Length: {length}")[..],
+            "Expect: 100-continue",
+        ];
+        self.begin("PUT", &self.path(hash), &fields);
+        self.raw.answer_to_head().status
+    }
+
     pub fn get(&mut self, hash: &str) -> Answer {
         self.ask("GET", &self.path(hash))
     }
