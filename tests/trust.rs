@@ -1237,6 +1237,38 @@ fn a_workspace_has_ten_thousand_isolated_scopes_at_the_most() {
 }
 
 #[test]
+fn the_quota_is_looked_at_again_when_an_upload_ends() {
+    let cache = Cache::start_with(&SMALL_QUOTA);
+    for (round, size) in (1..).zip(SIZES) {
+        let scope = format!("pr-{round}");
+        stored(&cache.in_scope(&scope).put("there", b"bytes"));
+        let bytes = noise(1, size);
+        let mut client = cache.in_scope(&scope);
+        assert_eq!(client.ask_to_put("new", size), 100);
+        client.raw.send(&bytes[..size / 2]);
+        // Another process may count something in that this server had not promised.
+        let sql = "UPDATE isolated_usage SET size_bytes = size_bytes + ?1
+                   WHERE scope_id = (SELECT id FROM scopes WHERE name = ?2)";
+        let more = |bytes: i64| {
+            let changed = cache.sqlite.execute(sql, rusqlite::params![bytes, scope]);
+            assert_eq!(changed.expect("a counter"), 1);
+        };
+        let rest = (4 * MIB - size) as i64;
+        more(rest);
+        client.raw.send(&bytes[size / 2..]);
+        let text = "this isolated scope may hold 4MiB: empty it with `cachesrv purge --scope`, or raise \
+                    limits.isolated_scope_max_size\n";
+        refused(&client.raw.answer(), 403, text);
+        refused(&client.get("new"), 404, MISS);
+        more(-rest);
+        counters_are_facts(&cache.sqlite);
+    }
+    nothing_is_left_over(&cache.sqlite);
+    let mut client = cache.in_scope("pr-1");
+    stored(&client.put("new", &noise(1, MIB)));
+}
+
+#[test]
 fn a_scope_that_may_hold_nothing_holds_nothing() {
     for settings in [
         ["limits.isolated_scope_max_size=0B"],
