@@ -247,7 +247,8 @@ fn an_upload_in_flight_by_a_token_that_dies_is_not_stored() {
             let (first, rest) = bytes.split_at(size - size / 4);
             let mut client = server.client(&token);
             assert_eq!(client.get("slow").status, 404);
-            client.begin_put("slow", size);
+            // The token was good when the upload began.
+            assert_eq!(client.ask_to_put("slow", size), 100);
             client.raw.send(first);
             if expires {
                 let sql = "UPDATE tokens SET expires_at_ms = 1 WHERE public_id = ?1";

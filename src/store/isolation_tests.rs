@@ -97,7 +97,7 @@ fn a_scope_holds_no_more_than_its_quota_and_what_is_in_flight_counts() {
     drop(in_flight);
     assert_eq!(put(&fixture, token, "a", "1", b"x"), Stored::Exists);
     assert_eq!(put(&fixture, token, "a", "3", &bytes(400, 1)), Stored::New);
-    assert_eq!(put(&fixture, token, "a", "4", b""), Stored::New);
+    assert_eq!(put(&fixture, token, "a", "4", b""), over);
     assert_eq!(put(&fixture, token, "b", "4", b"x"), Stored::New);
     counters_are_facts(&fixture);
 }

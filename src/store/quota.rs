@@ -74,6 +74,8 @@ impl IsolatedLimits {
     }
 
     fn exceeded_by(&self, load: &Load, size_bytes: u64) -> Option<Quota> {
+        // An empty entry takes room, too: what is full, or may hold nothing, takes none.
+        let size_bytes = size_bytes.max(1);
         if load.scope_bytes.saturating_add(size_bytes) > self.scope_max_bytes {
             Some(Quota::Scope(self.scope_max_bytes))
         } else if load.workspace_bytes.saturating_add(size_bytes) > self.workspace_max_bytes {

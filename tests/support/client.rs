@@ -9,6 +9,8 @@ use super::raw::{Answer, Raw};
 pub struct Client {
     pub raw: Raw,
     token: Option<String>,
+    /// The path of the server's URL, as Nx is told it: `/s/pr-1`.
+    base: String,
 }
 
 impl Client {
@@ -16,7 +18,19 @@ impl Client {
         Self {
             raw: Raw::connect(address),
             token: token.map(str::to_owned),
+            base: String::new(),
         }
+    }
+
+    /// The same client with this path in the URL of its server.
+    pub fn at(mut self, base: &str) -> Self {
+        base.clone_into(&mut self.base);
+        self
+    }
+
+    /// The path of an artifact under that URL.
+    pub fn path(&self, hash: &str) -> String {
+        self.base.clone() + &path(hash)
     }
 
     /// The head of a request; `fields` are whole lines.
@@ -41,11 +55,27 @@ impl Client {
     /// Sends the head of a PUT that announces `length` bytes.
     pub fn begin_put(&mut self, hash: &str, length: usize) {
         let length = format!("Content-Length: {length}");
-        self.begin("PUT", &path(hash), &[&length]);
+        self.begin("PUT", &self.path(hash), &[&length]);
+    }
+
+    /// The same for a client that asks first: the final answer's status, or 100 once the server has
+    /// admitted the token and has room and a buffer for the body.
+    pub fn ask_to_put(&mut self, hash: &str, length: usize) -> u16 {
+        let fields = [
+            &format!("Content-Length: {length}")[..],
+            "Expect: 100-continue",
+        ];
+        self.begin("PUT", &self.path(hash), &fields);
+        self.raw.answer_to_head().status
     }
 
     pub fn get(&mut self, hash: &str) -> Answer {
-        self.ask("GET", &path(hash))
+        self.ask("GET", &self.path(hash))
+    }
+
+    /// A HEAD, with the answer that has no body.
+    pub fn look(&mut self, hash: &str) -> Answer {
+        self.ask("HEAD", &self.path(hash))
     }
 
     pub fn put(&mut self, hash: &str, bytes: &[u8]) -> Answer {
@@ -55,7 +85,7 @@ impl Client {
     /// A PUT to a server that may be gone before it answers.
     pub fn try_put(&mut self, hash: &str, bytes: &[u8]) -> io::Result<Answer> {
         let length = format!("Content-Length: {}", bytes.len());
-        let head = self.head("PUT", &path(hash), &[&length]);
+        let head = self.head("PUT", &self.path(hash), &[&length]);
         self.raw.try_send(head)?;
         self.raw.try_send(bytes)?;
         self.raw.try_answer(true)
@@ -78,6 +108,12 @@ pub fn path(hash: &str) -> String {
 }
 
 impl Answer {
+    /// The head without its date: what two answers have in common that are the same.
+    pub fn dateless(&self) -> String {
+        let lines = self.head.split_inclusive('\n');
+        lines.filter(|line| !line.starts_with("Date: ")).collect()
+    }
+
     /// The body of a refusal.
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("a text is UTF-8")

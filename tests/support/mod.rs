@@ -8,6 +8,7 @@
 
 pub mod client;
 pub mod dir;
+pub mod entries;
 pub mod evidence;
 pub mod guess;
 pub mod random;
@@ -16,6 +17,7 @@ pub mod server;
 
 pub use client::Client;
 pub use dir::{Dir, Outcome, Token};
+pub use entries::{Entries, Entry, Key, TRUSTED};
 pub use random::{Random, noise};
 pub use raw::{Answer, Raw};
 pub use server::Server;
