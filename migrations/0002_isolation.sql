@@ -14,20 +14,23 @@ CREATE TABLE isolated_usage (
 CREATE TABLE isolated_totals (
     workspace_id INTEGER PRIMARY KEY REFERENCES workspaces (id),
     scopes       INTEGER NOT NULL CHECK (scopes >= 0),
+    entries      INTEGER NOT NULL CHECK (entries >= 0),
     size_bytes   INTEGER NOT NULL CHECK (size_bytes >= 0)
 ) STRICT;
 
-INSERT INTO isolated_totals (workspace_id, scopes, size_bytes) SELECT id, 0, 0 FROM workspaces;
+INSERT INTO isolated_totals (workspace_id, scopes, entries, size_bytes) SELECT id, 0, 0, 0 FROM workspaces;
 
 CREATE TRIGGER isolated_totals_begin AFTER INSERT ON workspaces
 BEGIN
-    INSERT INTO isolated_totals (workspace_id, scopes, size_bytes) VALUES (NEW.id, 0, 0);
+    INSERT INTO isolated_totals (workspace_id, scopes, entries, size_bytes) VALUES (NEW.id, 0, 0, 0);
 END;
 
 CREATE TRIGGER isolated_totals_follow AFTER UPDATE OF entries, size_bytes ON isolated_usage
 BEGIN
     UPDATE isolated_totals
-    SET scopes = scopes + (NEW.entries > 0) - (OLD.entries > 0), size_bytes = size_bytes + NEW.size_bytes - OLD.size_bytes
+    SET scopes = scopes + (NEW.entries > 0) - (OLD.entries > 0),
+        entries = entries + NEW.entries - OLD.entries,
+        size_bytes = size_bytes + NEW.size_bytes - OLD.size_bytes
     WHERE workspace_id = NEW.workspace_id;
 END;
 

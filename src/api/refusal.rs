@@ -146,6 +146,14 @@ fn over_quota(quota: Quota) -> String {
              `cachesrv purge --scope`, or raise limits.isolated_max_size",
             print_size(max_bytes)
         ),
+        Quota::ScopeEntries(entries_max) => format!(
+            "this isolated scope holds {entries_max} artifacts, and no more: empty it with \
+             `cachesrv purge --scope`"
+        ),
+        Quota::WorkspaceEntries(entries_max) => format!(
+            "the isolated scopes of this workspace hold {entries_max} artifacts together, and no more: \
+             empty some with `cachesrv purge --scope`"
+        ),
         Quota::Scopes(scopes_max) => format!(
             "{scopes_max} isolated scopes of this workspace hold entries already: empty some with \
              `cachesrv purge --scope`"

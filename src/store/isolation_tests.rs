@@ -45,6 +45,8 @@ fn counters_are_facts(fixture: &Fixture) {
         "SELECT count(*) FROM isolated_totals AS kept
          WHERE size_bytes <> (SELECT ifnull(sum(size_bytes), 0) FROM isolated_usage AS of_scope
                               WHERE of_scope.workspace_id = kept.workspace_id)
+            OR entries <> (SELECT ifnull(sum(entries), 0) FROM isolated_usage AS of_scope
+                           WHERE of_scope.workspace_id = kept.workspace_id)
             OR scopes <> (SELECT count(*) FROM isolated_usage AS of_scope
                           WHERE of_scope.workspace_id = kept.workspace_id AND entries > 0)",
     );
@@ -160,6 +162,27 @@ fn uploads_that_raced_past_the_first_look_are_stopped_by_the_second() {
         upload.finish().unwrap(),
         Stored::OverQuota(Quota::Scope(1000))
     );
+}
+
+#[test]
+fn tiny_entries_are_bounded_by_their_number() {
+    let (fixture, token) = fixture();
+    let connection = Connection::open(fixture.path()).unwrap();
+    assert_eq!(put(&fixture, token, "a", "1", b"x"), Stored::New);
+    let claim = |column: &str, number: u64| {
+        let sql = format!("UPDATE {column} = {number}");
+        connection.execute(&sql, []).unwrap();
+    };
+    claim("isolated_usage SET entries", 99_999);
+    assert_eq!(put(&fixture, token, "a", "2", b"x"), Stored::New);
+    let over = Stored::OverQuota(Quota::ScopeEntries(100_000));
+    assert_eq!(put(&fixture, token, "a", "3", b"x"), over);
+    assert_eq!(put(&fixture, token, "b", "3", b"x"), Stored::New);
+    claim("isolated_totals SET entries", 1_000_000);
+    let over = Stored::OverQuota(Quota::WorkspaceEntries(1_000_000));
+    assert_eq!(put(&fixture, token, "b", "4", b"x"), over);
+    claim("isolated_totals SET entries", 999_999);
+    assert_eq!(put(&fixture, token, "b", "4", b"x"), Stored::New);
 }
 
 #[test]

@@ -253,6 +253,10 @@ pub enum Quota {
     Scope(u64),
     /// What the isolated scopes of one workspace may hold together, in bytes.
     Workspace(u64),
+    /// How many entries one isolated scope may hold.
+    ScopeEntries(u64),
+    /// How many entries the isolated scopes of one workspace may hold together.
+    WorkspaceEntries(u64),
     /// How many isolated scopes of one workspace may hold entries.
     Scopes(u64),
 }

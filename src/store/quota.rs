@@ -17,6 +17,11 @@ use super::scopes;
 /// Isolated scopes of one workspace that may hold entries at a time.
 const SCOPES_MAX: u64 = 10_000;
 
+/// Entries of one isolated scope, and of all of one workspace. Each costs some 300 bytes beside its own, so
+/// without this limit tiny entries would fill a disk long before they fill a quota.
+const SCOPE_ENTRIES_MAX: u64 = 100_000;
+const WORKSPACE_ENTRIES_MAX: u64 = 1_000_000;
+
 /// The limits, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct IsolatedLimits {
@@ -51,10 +56,11 @@ pub(super) struct Promise {
 /// What is in the way of an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Load {
+    scope_entries: u64,
     scope_bytes: u64,
-    scope_is_new: bool,
-    workspace_bytes: u64,
     workspace_scopes: u64,
+    workspace_entries: u64,
+    workspace_bytes: u64,
 }
 
 impl IsolatedLimits {
@@ -80,7 +86,11 @@ impl IsolatedLimits {
             Some(Quota::Scope(self.scope_max_bytes))
         } else if load.workspace_bytes.saturating_add(size_bytes) > self.workspace_max_bytes {
             Some(Quota::Workspace(self.workspace_max_bytes))
-        } else if load.scope_is_new && load.workspace_scopes >= SCOPES_MAX {
+        } else if load.scope_entries >= SCOPE_ENTRIES_MAX {
+            Some(Quota::ScopeEntries(SCOPE_ENTRIES_MAX))
+        } else if load.workspace_entries >= WORKSPACE_ENTRIES_MAX {
+            Some(Quota::WorkspaceEntries(WORKSPACE_ENTRIES_MAX))
+        } else if load.scope_entries == 0 && load.workspace_scopes >= SCOPES_MAX {
             Some(Quota::Scopes(SCOPES_MAX))
         } else {
             None
@@ -97,10 +107,11 @@ impl Load {
         let usage = scopes::usage(connection, workspace, name)?;
         let total = scopes::isolated_total(connection, workspace)?;
         Ok(Self {
+            scope_entries: usage.entries,
             scope_bytes: usage.size_bytes,
-            scope_is_new: usage.entries == 0,
-            workspace_bytes: total.size_bytes,
             workspace_scopes: total.scopes,
+            workspace_entries: total.entries,
+            workspace_bytes: total.size_bytes,
         })
     }
 }

@@ -18,6 +18,7 @@ pub(super) struct Usage {
 pub(super) struct Total {
     /// Those that hold entries.
     pub scopes: u64,
+    pub entries: u64,
     pub size_bytes: u64,
 }
 
@@ -89,11 +90,14 @@ pub(super) fn isolated_total(
     workspace: WorkspaceId,
 ) -> Result<Total, StoreError> {
     let total = connection
-        .prepare_cached("SELECT scopes, size_bytes FROM isolated_totals WHERE workspace_id = ?1")?
+        .prepare_cached(
+            "SELECT scopes, entries, size_bytes FROM isolated_totals WHERE workspace_id = ?1",
+        )?
         .query_row([workspace.0], |row| {
             Ok(Total {
                 scopes: row.get::<_, i64>(0)? as u64,
-                size_bytes: row.get::<_, i64>(1)? as u64,
+                entries: row.get::<_, i64>(1)? as u64,
+                size_bytes: row.get::<_, i64>(2)? as u64,
             })
         })?;
     Ok(total)

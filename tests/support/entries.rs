@@ -122,8 +122,8 @@ pub fn counters_are_facts(connection: &Connection) {
                   (SELECT count(*), ifnull(sum(size_bytes), 0) FROM artifacts
                    WHERE scope_id = kept.scope_id AND state = 'stored'))
              + (SELECT count(*) FROM isolated_totals AS kept WHERE
-                  (scopes, size_bytes) IS NOT
-                  (SELECT count(DISTINCT scope_id), ifnull(sum(size_bytes), 0)
+                  (scopes, entries, size_bytes) IS NOT
+                  (SELECT count(DISTINCT scope_id), count(*), ifnull(sum(size_bytes), 0)
                    FROM artifacts JOIN scopes ON scopes.id = scope_id
                    WHERE scopes.workspace_id = kept.workspace_id AND kind = 'isolated' AND state = 'stored'))
              + (SELECT count(*) FROM scopes WHERE kind = 'isolated' AND id NOT IN (SELECT scope_id FROM isolated_usage))
