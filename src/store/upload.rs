@@ -104,7 +104,7 @@ impl<'s> Upload<'s> {
             return Ok(Admission::Refused(Stored::Exists));
         }
         drop(reader);
-        let reservation = store.space.reserve(new.size_bytes)?;
+        let reservation = store.space.reserve(new.scope.kind(), new.size_bytes)?;
         Ok(Admission::Upload(Box::new(Self {
             store,
             new,
