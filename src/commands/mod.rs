@@ -8,6 +8,7 @@ mod config;
 mod database;
 mod failure;
 mod serve;
+mod table;
 mod time;
 mod token;
 mod workspace;

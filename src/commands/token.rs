@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use comfy_table::{Table, presets};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::table::{Column, Table};
 use super::time::{date, rfc3339};
 use super::workspace::{self, check_name};
 use super::{Failure, database, note, print};
@@ -130,36 +130,34 @@ fn list(config: &Config, args: &TokenListArgs) -> anyhow::Result<()> {
         note("no tokens yet; make one with `cachesrv token create --write`");
         return Ok(());
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header([
-        "ID",
-        "NAME",
-        "ACCESS",
-        "STATE",
-        "CREATED",
-        "LAST USED",
-        "EXPIRES",
+    let elsewhere = |token: &TokenRecord| token.workspace != workspace::DEFAULT;
+    let is_bound = |token: &TokenRecord| token.isolated_scope.is_some();
+    let mut table = Table::new([
+        Column::word("ID"),
+        Column::text("NAME"),
+        Column::text("WORKSPACE").shown_if(tokens.iter().any(elsewhere)),
+        Column::word("ACCESS"),
+        Column::text("SCOPE").shown_if(tokens.iter().any(is_bound)),
+        Column::word("STATE"),
+        Column::date("CREATED"),
+        Column::date("LAST USED"),
+        Column::date("EXPIRES"),
     ]);
+    let or_never = |ms: Option<i64>| ms.map_or_else(|| "never".to_owned(), date);
     for token in &tokens {
-        let name = token.name.as_deref().unwrap_or("-");
-        let (access, state) = (token.access.as_str(), state(token));
-        let created = date(token.created_at_ms);
-        let used = token
-            .last_used_at_ms
-            .map_or_else(|| "never".to_owned(), date);
-        let expires = token.expires_at_ms.map_or_else(|| "never".to_owned(), date);
-        table.add_row([
-            &token.public_id,
-            name,
-            access,
-            state,
-            &created,
-            &used,
-            &expires,
+        table.row([
+            token.public_id.clone(),
+            token.name.clone().unwrap_or_else(|| "-".to_owned()),
+            token.workspace.clone(),
+            token.access.as_str().to_owned(),
+            scope(token).to_owned(),
+            state(token).to_owned(),
+            date(token.created_at_ms),
+            or_never(token.last_used_at_ms),
+            or_never(token.expires_at_ms),
         ]);
     }
-    print(&format!("{}\n", table.trim_fmt()))
+    table.print()
 }
 
 fn revoke(config: &Config, args: &TokenRevokeArgs) -> anyhow::Result<()> {
@@ -195,6 +193,15 @@ fn title(token: &TokenRecord) -> String {
     match &token.name {
         Some(name) => format!("token '{name}' ({})", token.public_id),
         None => format!("token {}", token.public_id),
+    }
+}
+
+/// The isolated scope that it is bound to, in a list.
+fn scope(token: &TokenRecord) -> &str {
+    match (&token.isolated_scope, token.access) {
+        (Some(scope), _) => scope.as_str(),
+        (None, Access::Isolated) => "any",
+        (None, _) => "-",
     }
 }
 

@@ -2,9 +2,9 @@
 //! commands say of a workspace or a name that there is not.
 
 use anyhow::Context;
-use comfy_table::{Table, presets};
 use serde::Serialize;
 
+use super::table::{Column, Table};
 use super::{Failure, database, note, print};
 use crate::cli::{InWorkspace, WorkspaceAddArgs, WorkspaceCommand, WorkspaceListArgs};
 use crate::config::Config;
@@ -83,13 +83,14 @@ fn list(config: &Config, args: &WorkspaceListArgs) -> anyhow::Result<()> {
         let listed: Vec<_> = workspaces.iter().map(Listed::of).collect();
         return print(&format!("{}\n", serde_json::to_string_pretty(&listed)?));
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(["NAME", "CREATED"]);
+    let mut table = Table::new([Column::text("NAME"), Column::date("CREATED")]);
     for workspace in &workspaces {
-        table.add_row([&workspace.name, &super::time::date(workspace.created_at_ms)]);
+        table.row([
+            workspace.name.clone(),
+            super::time::date(workspace.created_at_ms),
+        ]);
     }
-    print(&format!("{}\n", table.trim_fmt()))
+    table.print()
 }
 
 /// A workspace as scripts see it. Keys are a contract; times are RFC 3339.
