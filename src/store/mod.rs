@@ -6,6 +6,7 @@
 mod admin;
 mod artifacts;
 mod buffers;
+mod catalog;
 mod checkpointer;
 mod chunks;
 mod cleaner;
@@ -14,6 +15,7 @@ mod error;
 mod file;
 mod model;
 mod name;
+mod purge;
 mod quota;
 mod reader;
 mod schema;
@@ -35,6 +37,7 @@ use rusqlite::Connection;
 
 pub use admin::{Admin, Created, Revoked};
 pub use buffers::{Buffer, BufferPool};
+pub use catalog::{Entry, ScopeChoice, ScopeRecord, ScopeUsage, Selection};
 pub use chunks::{ARTIFACT_BYTES_MAX, CHUNK_BYTES};
 pub use connection::Synchronous;
 pub use error::{OpenError, StoreError};
@@ -43,6 +46,7 @@ pub use model::{
     TokenId, TokenRecord, Workspace, WorkspaceId,
 };
 pub use name::{Name, NotAName};
+pub use purge::{Purge, PurgeProgress, Purged, Sum};
 pub use quota::IsolatedLimits;
 pub use reader::Reader;
 pub use schema::VERSION as SCHEMA_VERSION;
