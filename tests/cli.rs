@@ -53,6 +53,13 @@ fn the_commands_are_the_documented_ones() {
             "workspace",
             "workspace add",
             "workspace list",
+            "scope",
+            "scope list",
+            "artifact",
+            "artifact list",
+            "artifact show",
+            "artifact delete",
+            "purge",
             "config",
             "config show"
         ]
@@ -238,7 +245,14 @@ fn a_command_line_that_makes_no_sense_is_a_usage_error() {
 
 #[test]
 fn without_a_command_the_help_is_on_stderr() {
-    for args in [&[][..], &["token"], &["config"]] {
+    for args in [
+        &[][..],
+        &["token"],
+        &["scope"],
+        &["artifact"],
+        &["purge"],
+        &["config"],
+    ] {
         let output = run(args);
         assert_eq!(
             (output.status.code(), text(&output.stdout)),

@@ -4,9 +4,14 @@
 //! `main` prints it once, with the hint that a [`Failure`] carries.
 
 mod activation;
+mod artifact;
 mod config;
 mod database;
 mod failure;
+mod progress;
+mod purge;
+mod scope;
+mod selection;
 mod serve;
 mod table;
 mod time;
@@ -35,6 +40,18 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Workspace(args) => {
             let resolution = resolve(&flags(&cli.options, args.command.options())?)?;
             workspace::run(&resolution.config, &args.command)
+        }
+        Command::Scope(args) => {
+            let resolution = resolve(&flags(&cli.options, args.command.options())?)?;
+            scope::run(&resolution.config, &args.command)
+        }
+        Command::Artifact(args) => {
+            let resolution = resolve(&flags(&cli.options, args.command.options())?)?;
+            artifact::run(&resolution.config, &args.command)
+        }
+        Command::Purge(args) => {
+            let resolution = resolve(&flags(&cli.options, &args.options)?)?;
+            purge::run(&resolution.config, args)
         }
         Command::Config(args) => config::run(&cli.options, &args.command),
     }

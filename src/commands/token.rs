@@ -189,7 +189,8 @@ fn revoke(config: &Config, args: &TokenRevokeArgs) -> anyhow::Result<()> {
     }
 }
 
-fn title(token: &TokenRecord) -> String {
+/// A token in a sentence.
+pub(super) fn title(token: &TokenRecord) -> String {
     match &token.name {
         Some(name) => format!("token '{name}' ({})", token.public_id),
         None => format!("token {}", token.public_id),
@@ -205,7 +206,14 @@ fn scope(token: &TokenRecord) -> &str {
     }
 }
 
-fn state(token: &TokenRecord) -> &'static str {
+/// Whether a request with it is answered.
+pub(super) fn is_alive(token: &TokenRecord) -> bool {
+    let is_expired = token.expires_at_ms.is_some_and(|ms| ms <= now_ms());
+    token.revoked_at_ms.is_none() && !is_expired
+}
+
+/// The word for what became of a token.
+pub(super) fn state(token: &TokenRecord) -> &'static str {
     let is_expired = token.expires_at_ms.is_some_and(|ms| ms <= now_ms());
     match token.revoked_at_ms {
         Some(_) => "revoked",
