@@ -6,20 +6,22 @@
 
 use std::collections::{HashMap, HashSet};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::artifacts;
 use super::catalog::{self, Met, ScopeRecord, Selection, Walk};
+use super::connection::{self, Synchronous};
 use super::error::StoreError;
 use super::model::{Access, Condemned, ScopeId, ScopeKind, TokenId, TokenRecord, WorkspaceId};
 
 /// Entries hidden in one transaction: the server's writer waits for a few milliseconds at the most.
 const BATCH_ROWS: usize = 500;
 
-/// How long the write lock is left alone after each batch. SQLite has no queue for it: who finds it taken
-/// sleeps for a while and looks again, so a purge without pauses would keep the server's writer out.
+/// How long the write lock is left alone after each batch, at the least, and for as long as it was held.
+/// SQLite has no queue for it: who finds it taken sleeps for a while and looks again, so a purge without
+/// pauses would keep the server's writer out.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// What to remove.
@@ -136,43 +138,75 @@ pub(super) fn run(
     purge: &Purge,
     watch: &mut dyn FnMut(PurgeProgress),
 ) -> Result<Purged, StoreError> {
-    let Some((rule, mut walk)) = prepare(connection, purge)? else {
+    let Some((rule, walk)) = prepare(connection, purge)? else {
         return Ok(Purged::default());
     };
-    let is_without_beginning = rule.suspect == Some(Suspect::default());
-    let mut sums: HashMap<ScopeId, Sum> = HashMap::new();
-    let mut artifacts = 0;
-    while let Some(page) = walk.next_page(connection)? {
-        let (done, total) = walk.progress();
-        let meant: Vec<Met> = page.into_iter().filter(|met| rule.admits(met)).collect();
-        for batch in meant.chunks(BATCH_ROWS) {
-            let gone = if purge.dry_run {
-                batch.to_vec()
-            } else {
-                condemn(connection, batch)?
-            };
-            artifacts += gone.len() as u64;
-            for met in gone {
-                let sum = sums.entry(met.scope).or_default();
-                sum.artifacts += 1;
-                sum.size_bytes += met.size_bytes;
-            }
-            watch(PurgeProgress {
-                done,
-                total,
-                artifacts,
-            });
-        }
-        watch(PurgeProgress {
-            done,
-            total,
-            artifacts,
-        });
-    }
+    let sums = if purge.dry_run {
+        remove(
+            connection,
+            walk,
+            &rule,
+            watch,
+            |_, batch| Ok(batch.to_vec()),
+        )?
+    } else {
+        // Not in every batch, which would hold the write lock while the disk is slow. The last one waits for
+        // the disk, and with it is safe what was committed before it.
+        connection::set_synchronous(connection, Synchronous::Normal)?;
+        let removed = remove(connection, walk, &rule, watch, condemn);
+        connection::set_synchronous(connection, Synchronous::Full)?;
+        removed?
+    };
     Ok(Purged {
         scopes: named(connection, &sums)?,
-        is_without_beginning,
+        is_without_beginning: rule.suspect == Some(Suspect::default()),
     })
+}
+
+/// Walks, and hands what the rule admits to `condemn`, by batches, the last one with a durable commit; the
+/// sums of what that says is gone.
+fn remove(
+    connection: &mut Connection,
+    mut walk: Walk,
+    rule: &Rule,
+    watch: &mut dyn FnMut(PurgeProgress),
+    condemn: impl Fn(&mut Connection, &[Met]) -> Result<Vec<Met>, StoreError>,
+) -> Result<HashMap<ScopeId, Sum>, StoreError> {
+    let mut tally = Tally::default();
+    let mut batch = Vec::with_capacity(BATCH_ROWS);
+    while let Some(page) = walk.next_page(connection)? {
+        (tally.progress.done, tally.progress.total) = walk.progress();
+        for met in page.into_iter().filter(|met| rule.admits(met)) {
+            if batch.len() == BATCH_ROWS {
+                tally.add(&condemn(connection, &batch)?);
+                watch(tally.progress);
+                batch.clear();
+            }
+            batch.push(met);
+        }
+        watch(tally.progress);
+    }
+    connection::set_synchronous(connection, Synchronous::Full)?;
+    tally.add(&condemn(connection, &batch)?);
+    Ok(tally.sums)
+}
+
+/// What is gone so far.
+#[derive(Default)]
+struct Tally {
+    sums: HashMap<ScopeId, Sum>,
+    progress: PurgeProgress,
+}
+
+impl Tally {
+    fn add(&mut self, gone: &[Met]) {
+        for met in gone {
+            let sum = self.sums.entry(met.scope).or_default();
+            sum.artifacts += 1;
+            sum.size_bytes += met.size_bytes;
+        }
+        self.progress.artifacts += gone.len() as u64;
+    }
 }
 
 /// Where to look and what to take; `None` where a scope is meant that does not exist.
@@ -256,7 +290,11 @@ fn suspect_by_hash(
 
 /// Hides the entries of a batch; those that were still there.
 fn condemn(connection: &mut Connection, batch: &[Met]) -> Result<Vec<Met>, StoreError> {
+    if batch.is_empty() {
+        return Ok(Vec::new());
+    }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let began = Instant::now();
     let mut gone = Vec::with_capacity(batch.len());
     for met in batch {
         if artifacts::condemn(&transaction, met.id, Condemned::Purged)? {
@@ -264,7 +302,7 @@ fn condemn(connection: &mut Connection, batch: &[Met]) -> Result<Vec<Met>, Store
         }
     }
     transaction.commit()?;
-    thread::sleep(PAUSE);
+    thread::sleep(PAUSE.max(began.elapsed()));
     Ok(gone)
 }
 
