@@ -449,6 +449,10 @@ deleted 2 artifacts, 4 B, from workspace 'default'
   isolated 'trusted': 1 artifact, 0 B
 ";
     assert_eq!((&*outcome.stdout, &*outcome.stderr), (text, ""));
+    assert_eq!(hashes(&dir, &[]), ["4", "2", "1"]);
+    let gone =
+        "error: there is no artifact '3' in workspace 'default'\ntry: cachesrv artifact list\n";
+    dir.cli(&["artifact", "show", "3"]).failed(1, gone);
     assert_eq!(main.get("3").status, 404);
     assert_eq!(pull.ask("GET", &isolated("pr-1", "3")).status, 404);
     // The others are as they were, and the hash is free.
