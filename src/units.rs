@@ -116,6 +116,25 @@ pub fn print_size(size_bytes: u64) -> String {
     format!("{}{unit}", size_bytes / bytes)
 }
 
+/// Prints a size for a reader, to a tenth of the largest binary unit in it: `12.3 MiB`. Not to be read back.
+pub fn print_size_roughly(size_bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if size_bytes < 1024 {
+        return format!("{size_bytes} B");
+    }
+    // In tenths, and by whole numbers: rounding up to 1024.0 has to give the next unit.
+    let mut shift = 10;
+    let tenths = loop {
+        let unit = 1_u128 << shift;
+        let tenths = (u128::from(size_bytes) * 10 + unit / 2) / unit;
+        if tenths < 10_240 || shift == 60 {
+            break tenths;
+        }
+        shift += 10;
+    };
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[shift / 10 - 1])
+}
+
 /// Prints a duration, to the millisecond, with the largest unit that divides it.
 ///
 /// `120s` stays `120s` and not `2m`: minutes are printed from an hour on, where seconds are hard to read.
@@ -425,6 +444,28 @@ mod tests {
             (u64::MAX, "18446744073709551615B"),
         ] {
             assert_eq!(print_size(size_bytes), text);
+        }
+    }
+
+    #[test]
+    fn sizes_for_readers_have_one_decimal_of_the_largest_unit() {
+        for (size_bytes, text) in [
+            (0, "0 B"),
+            (1, "1 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (1_000_000, "976.6 KiB"),
+            (1024 * 1024 - 52, "1023.9 KiB"),
+            (1024 * 1024 - 51, "1.0 MiB"),
+            (12_900_000, "12.3 MiB"),
+            (1 << 30, "1.0 GiB"),
+            ((1 << 40) - 1, "1.0 TiB"),
+            (5 << 40, "5.0 TiB"),
+            (1 << 50, "1.0 PiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
+            assert_eq!(print_size_roughly(size_bytes), text, "{size_bytes}");
         }
     }
 

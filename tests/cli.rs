@@ -55,6 +55,13 @@ fn the_commands_are_the_documented_ones() {
             "workspace",
             "workspace add",
             "workspace list",
+            "scope",
+            "scope list",
+            "artifact",
+            "artifact list",
+            "artifact show",
+            "artifact delete",
+            "purge",
             "config",
             "config show"
         ]
@@ -117,7 +124,7 @@ fn every_option_and_command_is_explained_in_one_line() {
 fn commands_that_do_something_show_examples() {
     for path in every_command()
         .iter()
-        .filter(|path| path.len() == 2 || path[..] == ["serve"])
+        .filter(|path| path.len() == 2 || matches!(path.join(" ").as_str(), "serve" | "purge"))
     {
         let args: Vec<&str> = path.iter().map(String::as_str).chain(["--help"]).collect();
         let output = run(&args);
@@ -257,7 +264,7 @@ fn a_command_line_that_makes_no_sense_is_a_usage_error() {
 
 #[test]
 fn without_a_command_the_help_is_on_stderr() {
-    for args in [&[][..], &["token"], &["config"]] {
+    for args in [&[][..], &["token"], &["scope"], &["artifact"], &["config"]] {
         let output = run(args);
         assert_eq!(
             (output.status.code(), text(&output.stdout)),

@@ -4,6 +4,9 @@
 //! `cachesrv serve --db x` both work. clap's own global options would silently lose a `--set` typed in
 //! the first place when there is another in the second.
 
+mod artifact;
+mod purge;
+mod scope;
 mod token;
 mod workspace;
 
@@ -13,6 +16,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config;
 
+pub use artifact::*;
+pub use purge::*;
+pub use scope::*;
 pub use token::*;
 pub use workspace::*;
 
@@ -136,6 +142,42 @@ All settings: cachesrv config show --help"
         disable_help_subcommand = true
     )]
     Workspace(WorkspaceArgs),
+
+    /// Look at where artifacts live: the trusted scope, and those of pull requests
+    #[command(
+        subcommand_required = true,
+        arg_required_else_help = true,
+        disable_help_subcommand = true
+    )]
+    Scope(ScopeArgs),
+
+    /// Look at what is stored and who stored it, and delete single artifacts
+    #[command(
+        subcommand_required = true,
+        arg_required_else_help = true,
+        disable_help_subcommand = true
+    )]
+    Artifact(ArtifactArgs),
+
+    /// Remove what a token, a scope or a time brought into the cache
+    #[command(
+        long_about = "Remove artifacts: those that a token stored, that a scope holds, that were stored since some time, or \
+                      that go by a hash. Several of these narrow each other. A running server misses the artifacts from \
+                      its next request on and stores them anew; who is reading one of them gets the rest of it, for ten \
+                      minutes.\n\nAfter a leak: revoke the token first, or it can store the same again. An upload of a \
+                      revoked token that is in flight is not stored. Let builds end that may have restored something bad, \
+                      because what they build from it is stored by another token; then purge with --transitive.",
+        after_long_help = "\
+Examples:
+  cachesrv token revoke ci-main
+  cachesrv purge --token ci-main --transitive --dry-run
+  cachesrv purge --token ci-main --transitive
+  cachesrv purge --scope pr-123               when the pull request is closed
+  cachesrv purge --token ci-prs --since 2h    what it stored in the last two hours
+  cachesrv purge --since 2026-11-20           everything since that midnight, UTC
+  cachesrv purge --hash 1234567890 --json"
+    )]
+    Purge(PurgeArgs),
 
     /// Look at the configuration
     #[command(

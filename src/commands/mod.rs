@@ -4,10 +4,15 @@
 //! `main` prints it once, with the hint that a [`Failure`] carries.
 
 mod activation;
+mod artifact;
 mod config;
 mod database;
 mod failure;
+mod progress;
+mod purge;
+mod scope;
 mod secret;
+mod selection;
 mod serve;
 mod table;
 mod time;
@@ -37,6 +42,18 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Workspace(args) => {
             let resolution = resolve(&flags(&cli.options, args.command.options())?)?;
             workspace::run(&resolution.config, &args.command)
+        }
+        Command::Scope(args) => {
+            let resolution = resolve(&flags(&cli.options, args.command.options())?)?;
+            scope::run(&resolution.config, &args.command)
+        }
+        Command::Artifact(args) => {
+            let resolution = resolve(&flags(&cli.options, args.command.options())?)?;
+            artifact::run(&resolution.config, &args.command)
+        }
+        Command::Purge(args) => {
+            let resolution = resolve(&flags(&cli.options, &args.options)?)?;
+            purge::run(&resolution.config, args)
         }
         Command::Config(args) => config::run(&cli.options, &args.command),
     }

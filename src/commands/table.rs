@@ -48,7 +48,6 @@ impl Column {
     }
 
     /// A column of counts or sizes: aligned to the right and never broken.
-    #[allow(dead_code)] // For the lists of what is stored.
     pub(super) fn number(heading: &'static str) -> Self {
         Self {
             kind: Kind::Number,

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, TransactionBehavior};
 
+use super::catalog::{self, Entry, ScopeUsage, Selection};
 use super::connection::{self, Profile, Role, Synchronous};
 use super::error::{OpenError, StoreError};
 use super::file::{self, Content, FileLock};
 use super::model::{NewToken, TokenRecord, Workspace, WorkspaceId};
 use super::name::Name;
+use super::purge::{self, Purge, PurgeProgress, Purged};
 use super::{schema, tokens, workspaces};
 
 /// Commands read little and must not lose what they said they did.
@@ -140,5 +142,33 @@ impl Admin {
     /// Every token there ever was, oldest first.
     pub fn tokens(&self) -> Result<Vec<TokenRecord>, StoreError> {
         tokens::list(&self.connection)
+    }
+
+    /// Every token that ever had this name in the workspace, or the one with this public id; oldest first.
+    pub fn tokens_called(
+        &self,
+        workspace: WorkspaceId,
+        name_or_id: &str,
+    ) -> Result<Vec<TokenRecord>, StoreError> {
+        tokens::ever_called(&self.connection, workspace, name_or_id)
+    }
+
+    /// The trusted scope of each workspace, or of one, and their isolated scopes that hold entries.
+    pub fn scopes(&self, workspace: Option<WorkspaceId>) -> Result<Vec<ScopeUsage>, StoreError> {
+        catalog::scopes_in_use(&self.connection, workspace)
+    }
+
+    /// The newest entries of a selection, at most `limit`.
+    pub fn entries(&self, selection: &Selection, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        catalog::entries(&self.connection, selection, limit)
+    }
+
+    /// Removes entries, or counts them; `watch` hears of every step.
+    pub fn purge(
+        &mut self,
+        purge: &Purge,
+        watch: &mut dyn FnMut(PurgeProgress),
+    ) -> Result<Purged, StoreError> {
+        purge::run(&mut self.connection, purge, watch)
     }
 }

@@ -26,6 +26,9 @@ const READER_CACHE_KIB: i64 = 1024;
 /// How long a statement waits for a lock of another process: admin commands are short.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 
+/// How long the log may become before a command folds it, in pages: 128 MiB.
+const ADMIN_LOG_PAGES_MAX: u32 = 8192;
+
 /// How many prepared statements a connection keeps: more than this program has.
 const STATEMENTS_KEPT: usize = 64;
 
@@ -98,11 +101,7 @@ pub(super) fn configure(
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     let mmap_size_bytes = if profile.mmap { MMAP_SIZE_BYTES } else { 0 };
     connection.pragma_update(None, "mmap_size", mmap_size_bytes)?;
-    let synchronous = match profile.synchronous {
-        Synchronous::Normal => "NORMAL",
-        Synchronous::Full => "FULL",
-    };
-    connection.pragma_update(None, "synchronous", synchronous)?;
+    set_synchronous(connection, profile.synchronous)?;
     let cache_kib = if role == Role::Writer {
         WRITER_CACHE_KIB
     } else {
@@ -114,7 +113,23 @@ pub(super) fn configure(
         // The checkpointer folds the log; a request's commit must never have to (design/storage.md).
         Role::Writer => connection.pragma_update(None, "wal_autocheckpoint", 0)?,
         Role::Reader => connection.pragma_update(None, "query_only", true)?,
-        Role::Admin => {}
+        // Beside a server its checkpointer folds the log long before that; without one a command that
+        // writes much must do so itself.
+        Role::Admin => {
+            connection.pragma_update(None, "wal_autocheckpoint", ADMIN_LOG_PAGES_MAX)?;
+        }
     }
     Ok(())
+}
+
+/// Says when the commits of a connection are durable from now on.
+pub(super) fn set_synchronous(
+    connection: &Connection,
+    synchronous: Synchronous,
+) -> rusqlite::Result<()> {
+    let word = match synchronous {
+        Synchronous::Normal => "NORMAL",
+        Synchronous::Full => "FULL",
+    };
+    connection.pragma_update(None, "synchronous", word)
 }

@@ -6,6 +6,7 @@
 mod admin;
 mod artifacts;
 mod buffers;
+mod catalog;
 mod checkpointer;
 mod chunks;
 mod cleaner;
@@ -15,6 +16,7 @@ mod file;
 mod life;
 mod model;
 mod name;
+mod purge;
 mod quota;
 mod reader;
 mod schema;
@@ -36,6 +38,7 @@ use rusqlite::Connection;
 
 pub use admin::{Admin, Created};
 pub use buffers::{Buffer, BufferPool};
+pub use catalog::{Entry, ScopeChoice, ScopeRecord, ScopeUsage, Selection};
 pub use chunks::{ARTIFACT_BYTES_MAX, CHUNK_BYTES};
 pub use connection::Synchronous;
 pub use error::{OpenError, StoreError};
@@ -45,6 +48,7 @@ pub use model::{
     TokenId, TokenRecord, TokenState, Workspace, WorkspaceId,
 };
 pub use name::{Name, NotAName, SECRETS_BEGIN};
+pub use purge::{Purge, PurgeProgress, Purged, Sum};
 pub use quota::IsolatedLimits;
 pub use reader::Reader;
 pub use schema::VERSION as SCHEMA_VERSION;

@@ -61,6 +61,38 @@ pub(super) fn named(connection: &Connection, name: &str) -> Result<Vec<TokenReco
     Ok(records)
 }
 
+/// The token of this row, which others refer to and which therefore is there.
+pub(super) fn find_by_row_id(
+    connection: &Connection,
+    id: TokenId,
+) -> Result<TokenRecord, StoreError> {
+    let record = connection
+        .prepare_cached(select!("WHERE tokens.id = ?1"))?
+        .query_row([id.0], from_row)?;
+    Ok(record)
+}
+
+/// Every token of the workspace that ever went by this name, dead ones included; or the one with this public
+/// id alone, because anybody may choose a name. Oldest first.
+pub(super) fn ever_called(
+    connection: &Connection,
+    workspace: WorkspaceId,
+    name_or_id: &str,
+) -> Result<Vec<TokenRecord>, StoreError> {
+    if let Some(token) = find(connection, name_or_id)?
+        && token.workspace_id == workspace
+    {
+        return Ok(vec![token]);
+    }
+    let mut statement = connection.prepare_cached(select!(
+        "WHERE tokens.workspace_id = ?1 AND tokens.name = ?2 ORDER BY tokens.id"
+    ))?;
+    let records = statement
+        .query_map(params![workspace.0, name_or_id], from_row)?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(records)
+}
+
 /// Whether the token may still do what it was admitted for.
 pub(super) fn is_live(connection: &Connection, id: TokenId) -> Result<bool, StoreError> {
     let live = connection

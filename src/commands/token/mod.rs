@@ -32,7 +32,7 @@ pub(super) fn run(config: &Config, command: &TokenCommand) -> anyhow::Result<()>
 }
 
 /// A token as a sentence names it.
-fn title(token: &TokenRecord) -> String {
+pub(super) fn title(token: &TokenRecord) -> String {
     match &token.name {
         Some(name) => format!("token '{name}' ({})", token.public_id),
         None => format!("token {}", token.public_id),
