@@ -46,3 +46,40 @@ fn ci_runs_the_test_command_of_the_readme() {
         ".ci/run does not look for the mark in README.md"
     );
 }
+
+/// The files that the README names as holding tests.
+fn test_file(name: &str) -> Option<String> {
+    let folders = ["tests", "tests/support", "src/store", "scripts"];
+    folders.iter().find_map(|folder| {
+        fs::read_to_string(format!("{}/{folder}/{name}", env!("CARGO_MANIFEST_DIR"))).ok()
+    })
+}
+
+#[test]
+fn every_guarantee_names_tests_that_exist() {
+    let readme = readme();
+    let security = readme.split("\n## Security\n").nth(1).expect("a section");
+    let (table, _) = security
+        .split_once("**Outside of it**")
+        .expect("what is outside");
+    let guarantees = table.lines().filter(|line| line.starts_with("| G"));
+    assert_eq!(guarantees.clone().count(), 10);
+    for line in guarantees.chain(table.lines().filter(|line| line.contains("guessing.rs"))) {
+        let quoted: Vec<&str> = line.split('`').skip(1).step_by(2).collect();
+        let mut file = None;
+        let mut tests = 0;
+        for word in quoted {
+            if let Some(text) = test_file(word) {
+                file = Some(text);
+            } else if let Some(file) = &file {
+                let is_there = [format!("fn {word}("), format!("{word}() {{")];
+                assert!(
+                    is_there.iter().any(|line| file.contains(line)),
+                    "{word}: {line}"
+                );
+                tests += 1;
+            }
+        }
+        assert!(tests > 0, "no test: {line}");
+    }
+}
