@@ -72,7 +72,7 @@ Keys of --json: those of `token list --json`, and may_read and may_write, a sent
         after_long_help = "\
 Examples:
   cachesrv token rotate ci-main
-  cachesrv token rotate ci-main --overlap 0s    the old one is refused from now on
+  cachesrv token rotate ci-main --overlap 0s    for one that leaked: it is refused from now on
   cachesrv token rotate AbCdEfGhIjKl --overlap 7d --expires 90d
   TOKEN=$(cachesrv token rotate ci-main)        the secret alone is on stdout"
     )]
