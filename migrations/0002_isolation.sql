@@ -2,7 +2,7 @@
 -- no longer be changed.
 
 -- What the isolated scopes hold, kept by the triggers below, so that a quota costs one look-up. Trusted
--- scopes have no quota and no row: their uploads pay nothing for this.
+-- scopes have no quota and no row: their uploads pay for a look-up that finds nothing.
 CREATE TABLE isolated_usage (
     scope_id     INTEGER PRIMARY KEY REFERENCES scopes (id),
     workspace_id INTEGER NOT NULL REFERENCES workspaces (id),

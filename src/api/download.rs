@@ -144,6 +144,13 @@ impl Api {
     fn read_failed(&self, artifact: &Artifact, error: &StoreError) -> Refusal {
         if matches!(error, StoreError::Damaged { .. }) {
             let quarantined = self.store.quarantine(artifact);
+            if quarantined == Ok(false) {
+                self.log.warn(
+                    "an artifact was removed while it was read, and the grace is over",
+                    &[("error", Value::Shown(error))],
+                );
+                return Refusal::Damaged;
+            }
             self.log.error(
                 "an artifact is damaged; it is hidden and its hash can be stored anew. Check the disk",
                 &[

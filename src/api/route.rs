@@ -61,8 +61,12 @@ impl<'p> Route<'p> {
 /// The place that a base URL names. A name with a slash in it is taken as a whole, so that it is refused
 /// as a name, with a sentence, rather than as a path.
 fn place(before: &str) -> Option<Place<'_>> {
-    if before.is_empty() {
-        return Some(Place::default());
+    // `/s/v1/cache/…`: the name was empty, and its slash is the one of the path.
+    match before {
+        "" => return Some(Place::default()),
+        "/s" => return place("/s/"),
+        "/w" => return place("/w/"),
+        _ => {}
     }
     let (workspace, scope) = if let Some(rest) = before.strip_prefix("/w/") {
         match rest.split_once("/s/") {
@@ -72,16 +76,9 @@ fn place(before: &str) -> Option<Place<'_>> {
     } else {
         (None, Some(before.strip_prefix("/s/")?))
     };
-    // Again the slash at the end of a base URL.
-    Some(match scope {
-        Some(scope) => Place {
-            workspace,
-            scope: Some(trimmed(scope)),
-        },
-        None => Place {
-            workspace: workspace.map(trimmed),
-            scope,
-        },
+    Some(Place {
+        workspace: workspace.map(trimmed),
+        scope: scope.map(trimmed),
     })
 }
 
@@ -142,6 +139,7 @@ mod tests {
         for (with, without) in [
             ("/s/pr-1//v1/cache/1", "/s/pr-1/v1/cache/1"),
             ("/w/shop//v1/cache/1", "/w/shop/v1/cache/1"),
+            ("/w/shop//s/pr-1/v1/cache/1", "/w/shop/s/pr-1/v1/cache/1"),
             ("/w/shop/s/pr-1//v1/cache/1", "/w/shop/s/pr-1/v1/cache/1"),
         ] {
             assert_eq!(Route::of(with), Route::of(without), "{with}");
@@ -154,6 +152,8 @@ mod tests {
     fn a_name_that_is_none_is_named_as_it_was_sent() {
         for (path, workspace, scope) in [
             ("/s//v1/cache/1", None, Some("")),
+            ("/s/v1/cache/1", None, Some("")),
+            ("/w/v1/cache/1", Some(""), None),
             ("/s///v1/cache/1", None, Some("")),
             ("/s/../v1/cache/1", None, Some("..")),
             ("/s/%2e%2e/v1/cache/1", None, Some("%2e%2e")),

@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -21,26 +22,31 @@ const IDLE_MAX: usize = 32;
 #[derive(Debug)]
 pub struct BufferPool {
     state: Mutex<State>,
-    returned: Condvar,
     lent_max: usize,
     lent_isolated_max: usize,
 }
 
+/// Invariant: whoever waits could not be served. A buffer that comes back is given to the next in line
+/// at once, and nobody else is woken: thousands may wait.
 #[derive(Debug, Default)]
 struct State {
     idle: Vec<Vec<u8>>,
     lent: usize,
     /// How many of those are with isolated tokens.
     lent_isolated: usize,
-    /// Those who wait, first come first.
-    waiting: VecDeque<Waiter>,
+    trusted: VecDeque<Arc<Waiter>>,
+    isolated: VecDeque<Arc<Waiter>>,
     next_ticket: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One who waits, known by a number that says who came first.
+#[derive(Debug)]
 struct Waiter {
     ticket: u64,
     kind: ScopeKind,
+    /// A buffer counts as lent to it; it has only to be picked up. Changed under the lock of the state.
+    is_served: AtomicBool,
+    served: Condvar,
 }
 
 /// One buffer of [`CHUNK_BYTES`]; goes back to its pool when dropped.
@@ -58,7 +64,6 @@ impl BufferPool {
         let lent_max = lent_max.max(1);
         Arc::new(Self {
             state: Mutex::default(),
-            returned: Condvar::new(),
             lent_max,
             lent_isolated_max: (lent_max / 2).max(1),
         })
@@ -66,46 +71,42 @@ impl BufferPool {
 
     /// A buffer if one is free and nobody waits for it.
     pub fn try_take(self: &Arc<Self>, kind: ScopeKind) -> Option<Buffer> {
-        let state = self.lock();
-        (self.has_one_for(&state, kind) && self.next(&state).is_none())
-            .then(|| self.lend(state, kind))
+        let mut state = self.lock();
+        let is_free = state.waiting(kind).is_empty() && self.has_one_for(&state, kind);
+        is_free.then(|| {
+            state.count(kind);
+            self.pick_up(state, kind)
+        })
     }
 
     /// A buffer, waiting for one until `deadline`, behind those who came before.
     pub fn take(self: &Arc<Self>, kind: ScopeKind, deadline: Instant) -> Option<Buffer> {
+        if let Some(buffer) = self.try_take(kind) {
+            return Some(buffer);
+        }
         let mut state = self.lock();
-        let waiter = Waiter {
-            ticket: state.next_ticket,
-            kind,
-        };
-        state.next_ticket += 1;
-        state.waiting.push_back(waiter);
-        while self.next(&state) != Some(waiter) {
+        let waiter = state.enqueue(kind);
+        // Something may have come back since.
+        self.serve(&mut state);
+        while !waiter.is_served.load(Ordering::Relaxed) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                state.waiting.retain(|&waiting| waiting != waiter);
-                drop(state);
-                self.returned.notify_all();
+                let waiting = state.waiting(kind);
+                waiting.retain(|other| other.ticket != waiter.ticket);
                 return None;
             }
-            let woken = self.returned.wait_timeout(state, left);
+            let woken = waiter.served.wait_timeout(state, left);
             state = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
-        state.waiting.retain(|&waiting| waiting != waiter);
-        let buffer = self.lend(state, kind);
-        // There may be one for the next in line as well.
-        self.returned.notify_all();
-        Some(buffer)
+        Some(self.pick_up(state, kind))
     }
 
     /// Whether somebody waits for a buffer and would get the one that a transfer of `kind` gives back.
     pub fn is_contended(&self, kind: ScopeKind) -> bool {
         let state = self.lock();
-        let has_share = state.lent_isolated < self.lent_isolated_max;
-        let would_get_it = |waiter: &Waiter| {
-            waiter.kind == ScopeKind::Trusted || kind == ScopeKind::Isolated || has_share
-        };
-        state.waiting.iter().any(would_get_it)
+        let would_serve_isolated =
+            kind == ScopeKind::Isolated || state.lent_isolated < self.lent_isolated_max;
+        !state.trusted.is_empty() || (would_serve_isolated && !state.isolated.is_empty())
     }
 
     fn has_one_for(&self, state: &State, kind: ScopeKind) -> bool {
@@ -116,17 +117,32 @@ impl BufferPool {
         has_share && state.lent < self.lent_max
     }
 
-    /// Who is next: the first in line for whom there is one.
-    fn next(&self, state: &State) -> Option<Waiter> {
-        let mut waiting = state.waiting.iter();
-        waiting
-            .find(|waiter| self.has_one_for(state, waiter.kind))
-            .copied()
+    /// Gives what is free to those who are next, and wakes them alone.
+    fn serve(&self, state: &mut State) {
+        while let Some(kind) = self.next(state) {
+            let Some(waiter) = state.waiting(kind).pop_front() else {
+                return;
+            };
+            state.count(kind);
+            waiter.is_served.store(true, Ordering::Relaxed);
+            waiter.served.notify_one();
+        }
     }
 
-    fn lend(self: &Arc<Self>, mut state: MutexGuard<'_, State>, kind: ScopeKind) -> Buffer {
-        state.lent += 1;
-        state.lent_isolated += usize::from(kind == ScopeKind::Isolated);
+    /// The kind of the next to be served: of the first of each kind for whom there is one, who came first.
+    fn next(&self, state: &State) -> Option<ScopeKind> {
+        let fronts = [state.trusted.front(), state.isolated.front()];
+        let served = fronts
+            .into_iter()
+            .flatten()
+            .filter(|waiter| self.has_one_for(state, waiter.kind));
+        served
+            .min_by_key(|waiter| waiter.ticket)
+            .map(|waiter| waiter.kind)
+    }
+
+    /// The buffer that counts as lent already.
+    fn pick_up(self: &Arc<Self>, mut state: MutexGuard<'_, State>, kind: ScopeKind) -> Buffer {
         let idle = state.idle.pop();
         drop(state);
         Buffer {
@@ -142,6 +158,32 @@ impl BufferPool {
     }
 }
 
+impl State {
+    fn waiting(&mut self, kind: ScopeKind) -> &mut VecDeque<Arc<Waiter>> {
+        match kind {
+            ScopeKind::Trusted => &mut self.trusted,
+            ScopeKind::Isolated => &mut self.isolated,
+        }
+    }
+
+    fn enqueue(&mut self, kind: ScopeKind) -> Arc<Waiter> {
+        let waiter = Arc::new(Waiter {
+            ticket: self.next_ticket,
+            kind,
+            is_served: AtomicBool::new(false),
+            served: Condvar::new(),
+        });
+        self.next_ticket += 1;
+        self.waiting(kind).push_back(Arc::clone(&waiter));
+        waiter
+    }
+
+    fn count(&mut self, kind: ScopeKind) {
+        self.lent += 1;
+        self.lent_isolated += usize::from(kind == ScopeKind::Isolated);
+    }
+}
+
 impl Drop for Buffer {
     fn drop(&mut self) {
         let mut state = self.pool.lock();
@@ -150,9 +192,7 @@ impl Drop for Buffer {
         if state.idle.len() < IDLE_MAX {
             state.idle.push(std::mem::take(&mut self.bytes));
         }
-        drop(state);
-        // All, because only the first in line may take it.
-        self.pool.returned.notify_all();
+        self.pool.serve(&mut state);
     }
 }
 
@@ -239,5 +279,46 @@ mod tests {
             drop(share);
             assert!(waiter.join().is_ok_and(|buffer| buffer.is_some()));
         });
+    }
+
+    #[test]
+    fn isolated_waiters_are_left_alone_by_what_is_not_for_them() {
+        let pool = pool(4);
+        let share = [pool.try_take(Isolated), pool.try_take(Isolated)];
+        let deadline = Instant::now() + Duration::from_mins(1);
+        std::thread::scope(|scope| {
+            let waiters: Vec<_> = (0..100)
+                .map(|_| scope.spawn(|| pool.take(Isolated, deadline).is_some()))
+                .collect();
+            while pool.lock().isolated.len() < 100 {
+                std::thread::yield_now();
+            }
+            for _ in 0..1000 {
+                // Served without a wait, and what it gives back serves none of the others.
+                assert!(pool.try_take(Trusted).is_some());
+                assert_eq!(pool.lock().isolated.len(), 100);
+            }
+            drop(share);
+            assert!(
+                waiters
+                    .into_iter()
+                    .all(|waiter| waiter.join().is_ok_and(|got| got))
+            );
+        });
+        let state = pool.lock();
+        assert_eq!((state.lent, state.lent_isolated), (0, 0));
+    }
+
+    #[test]
+    fn those_who_waited_in_vain_leave_the_line() {
+        let pool = pool(2);
+        let held = [pool.try_take(Isolated), pool.try_take(Trusted)];
+        for kind in [Isolated, Trusted] {
+            assert!(pool.take(kind, Instant::now()).is_none());
+        }
+        assert!(!pool.is_contended(Isolated));
+        drop(held);
+        assert!(pool.take(Isolated, Instant::now()).is_some());
+        assert!(pool.take(Trusted, Instant::now()).is_some());
     }
 }

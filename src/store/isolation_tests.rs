@@ -286,6 +286,8 @@ fn the_schema_refuses_every_writer_that_may_not_store_in_a_scope() {
 fn nothing_is_ever_promoted() {
     let (fixture, token) = fixture();
     put(&fixture, token, "a", "1", b"x");
+    let mut admin = Admin::open(&fixture.path()).unwrap();
+    assert!(admin.add_workspace(&Name::parse("shop").unwrap()).unwrap());
     let connection = Connection::open(fixture.path()).unwrap();
     connection
         .execute(
@@ -293,21 +295,57 @@ fn nothing_is_ever_promoted() {
             [token.0],
         )
         .unwrap();
-    for change in [
-        "UPDATE artifacts SET scope_id = 1",
-        "UPDATE artifacts SET writer_token_id = 1",
-        "UPDATE scopes SET kind = 'trusted', name = NULL WHERE kind = 'isolated'",
-        "UPDATE scopes SET name = 'b' WHERE kind = 'isolated'",
-        "UPDATE scopes SET workspace_id = 2 WHERE kind = 'isolated'",
-        "UPDATE tokens SET access = 'write' WHERE access = 'isolated'",
-        "UPDATE tokens SET isolated_scope = 'b' WHERE access = 'isolated'",
-        "UPDATE tokens SET workspace_id = 2 WHERE access = 'isolated'",
-        "UPDATE tokens SET revoked_at_ms = NULL WHERE access = 'isolated'",
-        "DELETE FROM artifacts",
+    for (change, refusal) in [
+        ("artifacts SET scope_id = 1", "a stored entry never changes"),
+        (
+            "artifacts SET writer_token_id = 1",
+            "a stored entry never changes",
+        ),
+        (
+            "scopes SET kind = 'trusted', name = NULL WHERE kind = 'isolated'",
+            "a scope never changes",
+        ),
+        (
+            "scopes SET name = 'b' WHERE kind = 'isolated'",
+            "a scope never changes",
+        ),
+        (
+            "scopes SET workspace_id = 2 WHERE kind = 'isolated'",
+            "a scope never changes",
+        ),
+        (
+            "tokens SET access = 'write' WHERE access = 'isolated'",
+            "a token never changes",
+        ),
+        (
+            "tokens SET isolated_scope = 'b' WHERE access = 'isolated'",
+            "a token never changes",
+        ),
+        (
+            "tokens SET workspace_id = 2 WHERE access = 'isolated'",
+            "a token never changes",
+        ),
+        (
+            "tokens SET revoked_at_ms = NULL WHERE access = 'isolated'",
+            "stays revoked",
+        ),
     ] {
-        let changed = connection.execute(change, []);
-        assert!(changed.is_err(), "{change} was let through");
+        let changed = connection.execute(&format!("UPDATE {change}"), []);
+        let refused = changed.expect_err(change).to_string();
+        assert!(refused.contains(refusal), "{change}: {refused}");
     }
+    let deleted = connection.execute("DELETE FROM artifacts", []);
+    let refused = deleted.expect_err("deleted").to_string();
+    assert!(refused.contains("is condemned before"), "{refused}");
+}
+
+/// What the cleaner asks for every second, and a start at once, must not read the table.
+#[test]
+fn what_is_to_be_cleaned_up_is_found_by_its_index() {
+    let (fixture, _) = fixture();
+    let connection = Connection::open(fixture.path()).unwrap();
+    let plan = artifacts::plan_to_find_condemned(&connection);
+    assert!(plan.contains("INDEX artifacts_to_clean_up"), "{plan}");
 }
 
 #[test]

@@ -141,13 +141,17 @@ pub(super) fn insert(connection: &Connection, new: &NewToken<'_>) -> Result<Toke
     Ok(TokenId(connection.last_insert_rowid()))
 }
 
-/// Notes that a token stores an entry now, unless it did before.
-pub(super) fn note_first_entry(connection: &Connection, id: TokenId) -> Result<(), StoreError> {
+/// Notes that a token stores an entry at this time, unless it did before.
+pub(super) fn note_first_entry(
+    connection: &Connection,
+    id: TokenId,
+    stored_at_ms: i64,
+) -> Result<(), StoreError> {
     connection
         .prepare_cached(
             "UPDATE tokens SET first_stored_at_ms = ?2 WHERE id = ?1 AND first_stored_at_ms IS NULL",
         )?
-        .execute(params![id.0, super::now_ms()])?;
+        .execute(params![id.0, stored_at_ms])?;
     Ok(())
 }
 

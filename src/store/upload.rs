@@ -292,11 +292,13 @@ fn publish(
     if artifacts::is_taken(connection, new)? {
         return Ok(Stored::Exists);
     }
-    let id = row.map_or_else(|| artifacts::store(connection, new, digest), Ok)?;
+    // One moment for both, or a purge of what came since the first entry could miss the entry itself.
+    let now_ms = super::now_ms();
+    tokens::note_first_entry(connection, new.writer, now_ms)?;
+    let id = row.map_or_else(|| artifacts::store(connection, new, digest, now_ms), Ok)?;
     batch.insert(connection, id)?;
-    if row.is_some() && !artifacts::publish(connection, id, digest)? {
+    if row.is_some() && !artifacts::publish(connection, id, digest, now_ms)? {
         return Err(StoreError::Incomplete);
     }
-    tokens::note_first_entry(connection, new.writer)?;
     Ok(Stored::New)
 }
