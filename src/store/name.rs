@@ -11,13 +11,19 @@ pub const SECRETS_BEGIN: &str = "csrv_";
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Name(Box<str>);
 
-/// The text is no name.
+/// Why a text is no name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "use 1 to {} of A-Z, a-z, 0-9, '.', '_' and '-', but not '.' or '..'",
-    Name::LENGTH_MAX
-)]
-pub struct NotAName;
+pub enum NotAName {
+    /// Other characters, none, too many, or a path.
+    #[error(
+        "use 1 to {} of A-Z, a-z, 0-9, '.', '_' and '-', but not '.' or '..'",
+        Name::LENGTH_MAX
+    )]
+    Form,
+    /// [`SECRETS_BEGIN`] is in it.
+    #[error("a name with '{SECRETS_BEGIN}' in it might be a secret, choose another one")]
+    Secret,
+}
 
 impl Name {
     /// The longest name, in characters.
@@ -28,11 +34,12 @@ impl Name {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         let is_short = (1..=Self::LENGTH_MAX).contains(&text.len());
         let is_path = text == "." || text == "..";
-        let is_secret = text.contains(SECRETS_BEGIN);
-        if is_short && !is_path && !is_secret && text.bytes().all(is_plain) {
+        if text.contains(SECRETS_BEGIN) {
+            Err(NotAName::Secret)
+        } else if is_short && !is_path && text.bytes().all(is_plain) {
             Ok(Self(text.into()))
         } else {
-            Err(NotAName)
+            Err(NotAName::Form)
         }
     }
 
@@ -67,26 +74,17 @@ mod tests {
     fn anything_else_is_none() {
         let too_long = "x".repeat(65);
         for text in [
-            "",
-            ".",
-            "..",
-            "a/b",
-            "/",
-            "a b",
-            "a\0",
-            "%2e%2e",
-            "a%20b",
-            "pr#1",
-            "ä",
-            "a\n",
-            "*",
-            "~",
-            "csrv_",
-            "pr-csrv_0",
-            "\\",
-            &too_long,
+            "", ".", "..", "a/b", "/", "a b", "a\0", "%2e%2e", "a%20b", "pr#1", "ä", "a\n", "*",
+            "~", "\\", &too_long,
         ] {
-            assert_eq!(Name::parse(text), Err(NotAName), "{text:?}");
+            assert_eq!(Name::parse(text), Err(NotAName::Form), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_none() {
+        for text in ["csrv_", "pr-csrv_0", "csrv_AbCdEfGhIjKl_0"] {
+            assert_eq!(Name::parse(text), Err(NotAName::Secret), "{text:?}");
         }
     }
 }
