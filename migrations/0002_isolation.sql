@@ -65,11 +65,12 @@ END;
 -- The token that took this one's place when it was rotated; names are unique among the living without one.
 ALTER TABLE tokens ADD COLUMN replaced_by INTEGER REFERENCES tokens (id);
 
--- When the token first stored an entry; outlives the entry, for `purge --transitive`.
-ALTER TABLE tokens ADD COLUMN first_stored_at_ms INTEGER;
+-- The artifact that the token stored first, for `purge --transitive`: it outlives the artifact. Ids grow
+-- whatever the clock does, and whoever used an artifact begins to store later: what has a smaller id is clean.
+ALTER TABLE tokens ADD COLUMN first_artifact_id INTEGER;
 
-UPDATE tokens SET first_stored_at_ms = first.at_ms
-FROM (SELECT writer_token_id, min(created_at_ms) AS at_ms FROM artifacts GROUP BY writer_token_id) AS first
+UPDATE tokens SET first_artifact_id = first.id
+FROM (SELECT writer_token_id, min(id) AS id FROM artifacts GROUP BY writer_token_id) AS first
 WHERE first.writer_token_id = tokens.id;
 
 -- Who may write what, anew: a token that is bound to one isolated scope stores in that one only.

@@ -178,7 +178,7 @@ fn rows(dir: &Dir) -> Vec<Vec<Cell>> {
         "SELECT * FROM artifacts ORDER BY id",
         "SELECT id, checksum FROM chunks ORDER BY id",
         "SELECT * FROM scopes ORDER BY id",
-        "SELECT id, revoked_at_ms, expires_at_ms, first_stored_at_ms FROM tokens ORDER BY id",
+        "SELECT id, revoked_at_ms, expires_at_ms, first_artifact_id FROM tokens ORDER BY id",
         "SELECT * FROM isolated_usage ORDER BY 1",
         "SELECT * FROM isolated_totals ORDER BY 1",
     ] {
@@ -453,10 +453,9 @@ fn a_hash_takes_everything_with_it_since_it_was_stored() {
 }
 
 #[test]
-fn a_token_takes_its_own_artifacts_with_it_even_if_the_clock_was_set_back() {
+fn a_token_takes_its_own_artifacts_with_it_whatever_it_remembers() {
     let (world, _) = busy();
-    let later =
-        "UPDATE tokens SET first_stored_at_ms = first_stored_at_ms + 3600000 WHERE name = 'ci'";
+    let later = "UPDATE tokens SET first_artifact_id = first_artifact_id + 1000 WHERE name = 'ci'";
     world
         .dir
         .sqlite()
@@ -466,16 +465,24 @@ fn a_token_takes_its_own_artifacts_with_it_even_if_the_clock_was_set_back() {
 }
 
 #[test]
-fn what_was_stored_in_the_same_millisecond_is_suspect_too() {
-    let (world, _) = busy();
-    let same = "UPDATE tokens SET first_stored_at_ms = (SELECT created_at_ms FROM artifacts WHERE hash = '5')
-                WHERE name = 'release'";
-    world
-        .dir
-        .sqlite()
-        .execute(same, [])
-        .expect("a token changed");
-    world.purges(&["--token", "release", "--transitive"], &[2, 5, 6]);
+fn a_clock_that_was_set_back_hides_nothing() {
+    for (options, gone) in [
+        (["--token", "release"], [2, 3, 4, 5, 6]),
+        (["--hash", "3"], [2, 3, 4, 5, 6]),
+    ] {
+        let (world, _) = busy();
+        // As if the clock had been set back by an hour after the first of these.
+        let back = "DROP TRIGGER stored_entries_never_change;
+                    UPDATE artifacts SET created_at_ms = created_at_ms - 3600000
+                    WHERE id > (SELECT id FROM artifacts WHERE hash = '3')";
+        world
+            .dir
+            .sqlite()
+            .execute_batch(back)
+            .expect("the past changed");
+        world.purges(&[&options[..], &["--transitive"]].concat(), &gone);
+        assert_eq!(world.left(), [0, 1]);
+    }
 }
 
 // What is said.

@@ -227,7 +227,7 @@ mod tests {
             revoked_at_ms: None,
             last_used_at_ms: None,
             replaced_by: None,
-            first_stored_at_ms: None,
+            first_artifact_id: None,
         }
     }
 

@@ -48,7 +48,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Artifact> {
 
 /// Adds a row for an upload whose chunks follow in later transactions; its id.
 pub(super) fn begin(connection: &Connection, new: &NewArtifact) -> Result<i64, StoreError> {
-    insert(connection, new, "uploading", None, super::now_ms())
+    insert(connection, new, "uploading", None)
 }
 
 /// Adds a row for an artifact whose chunks are in the same transaction; its id.
@@ -56,9 +56,8 @@ pub(super) fn store(
     connection: &Connection,
     new: &NewArtifact,
     digest: &[u8; 32],
-    now_ms: i64,
 ) -> Result<i64, StoreError> {
-    insert(connection, new, "stored", Some(digest), now_ms)
+    insert(connection, new, "stored", Some(digest))
 }
 
 fn insert(
@@ -66,9 +65,9 @@ fn insert(
     new: &NewArtifact,
     state: &str,
     digest: Option<&[u8; 32]>,
-    now_ms: i64,
 ) -> Result<i64, StoreError> {
     let scope = scopes::find_or_create(connection, &new.scope)?;
+    let now_ms = super::now_ms();
     connection
         .prepare_cached(
             "INSERT INTO artifacts (scope_id, hash, state, size_bytes, digest, created_at_ms, read_at_ms,
@@ -93,14 +92,13 @@ pub(super) fn publish(
     connection: &Connection,
     id: i64,
     digest: &[u8; 32],
-    now_ms: i64,
 ) -> Result<bool, StoreError> {
     let rows = connection
         .prepare_cached(
             "UPDATE artifacts SET state = 'stored', digest = ?2, created_at_ms = ?3, read_at_ms = ?3
              WHERE id = ?1 AND state = 'uploading'",
         )?
-        .execute(params![id, digest.as_slice(), now_ms])?;
+        .execute(params![id, digest.as_slice(), super::now_ms()])?;
     Ok(rows > 0)
 }
 

@@ -119,8 +119,8 @@ pub struct TokenRecord {
     pub last_used_at_ms: Option<i64>,
     /// The token that took its place when it was rotated.
     pub replaced_by: Option<TokenId>,
-    /// When it first stored an entry, milliseconds since 1970 UTC.
-    pub first_stored_at_ms: Option<i64>,
+    /// The row id of the artifact that it stored first, which need not be there any more.
+    pub first_artifact_id: Option<i64>,
 }
 
 /// What has become of a token.

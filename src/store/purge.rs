@@ -77,31 +77,31 @@ impl Purged {
     }
 }
 
-/// Since when entries may descend from what is removed. Isolated scopes are written by builds that read the
-/// trusted one, so they are suspect from the earlier of the two on; trusted scopes never read isolated ones.
+/// From which artifact on entries may descend from what is removed, by row ids: those are given when an
+/// upload begins and only grow, so that no clock can hide anything. Isolated scopes are written by builds
+/// that read the trusted one, so they are suspect from the earlier of the two on; trusted scopes never read
+/// isolated ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Suspect {
-    trusted_since_ms: Option<i64>,
-    isolated_since_ms: Option<i64>,
+    trusted_from_id: Option<i64>,
+    isolated_from_id: Option<i64>,
 }
 
 impl Suspect {
-    fn add(&mut self, kind: ScopeKind, stored_at_ms: i64) {
-        let earlier =
-            |since: Option<i64>| Some(since.map_or(stored_at_ms, |ms| ms.min(stored_at_ms)));
+    fn add(&mut self, kind: ScopeKind, artifact_id: i64) {
+        let earlier = |from: Option<i64>| Some(from.map_or(artifact_id, |id| id.min(artifact_id)));
         if kind == ScopeKind::Trusted {
-            self.trusted_since_ms = earlier(self.trusted_since_ms);
+            self.trusted_from_id = earlier(self.trusted_from_id);
         }
-        self.isolated_since_ms = earlier(self.isolated_since_ms);
+        self.isolated_from_id = earlier(self.isolated_from_id);
     }
 
     fn includes(&self, met: &Met) -> bool {
-        let since_ms = match met.kind {
-            ScopeKind::Trusted => self.trusted_since_ms,
-            ScopeKind::Isolated => self.isolated_since_ms,
+        let from_id = match met.kind {
+            ScopeKind::Trusted => self.trusted_from_id,
+            ScopeKind::Isolated => self.isolated_from_id,
         };
-        // The same millisecond counts: who came first in it is not known.
-        since_ms.is_some_and(|since_ms| met.created_at_ms >= since_ms)
+        from_id.is_some_and(|from_id| met.id >= from_id)
     }
 }
 
@@ -125,7 +125,7 @@ impl Rule {
         let is_by = |writers: &HashSet<TokenId>| writers.contains(&met.writer);
         match (&self.suspect, &self.writers) {
             (None, writers) => is_recent && writers.as_ref().is_none_or(is_by),
-            // What the token itself wrote goes even where the clock was set back meanwhile.
+            // What the token itself wrote goes, too, if its upload began first and ended second.
             (Some(suspect), Some(writers)) => is_by(writers) || suspect.includes(met),
             (Some(suspect), None) => suspect.includes(met),
         }
@@ -240,7 +240,7 @@ fn prepare(connection: &Connection, purge: &Purge) -> Result<Option<(Rule, Walk)
     Ok(Some((rule, walk)))
 }
 
-/// By what tokens remember of their first entries, which outlives the entries.
+/// By what tokens remember of their first artifacts, which outlives the artifacts.
 fn suspect_by_writers(writers: &[TokenRecord]) -> Suspect {
     let mut suspect = Suspect::default();
     for token in writers {
@@ -248,8 +248,8 @@ fn suspect_by_writers(writers: &[TokenRecord]) -> Suspect {
             Access::Isolated => ScopeKind::Isolated,
             Access::Read | Access::Write | Access::WriteOnly => ScopeKind::Trusted,
         };
-        if let Some(stored_at_ms) = token.first_stored_at_ms {
-            suspect.add(kind, stored_at_ms);
+        if let Some(artifact_id) = token.first_artifact_id {
+            suspect.add(kind, artifact_id);
         }
     }
     suspect
@@ -264,11 +264,11 @@ fn suspect_by_hash(
 ) -> Result<Suspect, StoreError> {
     // A row without a digest was an upload that nobody could read.
     let mut statement = connection.prepare_cached(
-        "SELECT kind = 'trusted', artifacts.created_at_ms, writer_token_id
+        "SELECT kind = 'trusted', artifacts.id, writer_token_id
          FROM scopes CROSS JOIN artifacts ON scope_id = scopes.id
          WHERE workspace_id = ?1 AND hash = ?2 AND state = 'stored'
          UNION ALL
-         SELECT kind = 'trusted', artifacts.created_at_ms, writer_token_id
+         SELECT kind = 'trusted', artifacts.id, writer_token_id
          FROM artifacts JOIN scopes ON scopes.id = scope_id
          WHERE workspace_id = ?1 AND hash = ?2 AND state = 'condemned' AND digest IS NOT NULL",
     )?;

@@ -12,7 +12,7 @@ macro_rules! select {
         concat!(
             "SELECT tokens.id, public_id, workspaces.name, scopes.id, access, tokens.name, secret_phc,
                     secret_tag, tokens.created_at_ms, expires_at_ms, revoked_at_ms, last_used_at_ms,
-                    tokens.workspace_id, isolated_scope, replaced_by, first_stored_at_ms
+                    tokens.workspace_id, isolated_scope, replaced_by, first_artifact_id
              FROM tokens
              JOIN workspaces ON workspaces.id = tokens.workspace_id
              JOIN scopes ON scopes.workspace_id = tokens.workspace_id AND scopes.kind = 'trusted' ",
@@ -141,17 +141,17 @@ pub(super) fn insert(connection: &Connection, new: &NewToken<'_>) -> Result<Toke
     Ok(TokenId(connection.last_insert_rowid()))
 }
 
-/// Notes that a token stores an entry at this time, unless it did before.
+/// Notes that a token stores this artifact, unless it stored another one before.
 pub(super) fn note_first_entry(
     connection: &Connection,
     id: TokenId,
-    stored_at_ms: i64,
+    artifact_id: i64,
 ) -> Result<(), StoreError> {
     connection
         .prepare_cached(
-            "UPDATE tokens SET first_stored_at_ms = ?2 WHERE id = ?1 AND first_stored_at_ms IS NULL",
+            "UPDATE tokens SET first_artifact_id = ?2 WHERE id = ?1 AND first_artifact_id IS NULL",
         )?
-        .execute(params![id.0, stored_at_ms])?;
+        .execute(params![id.0, artifact_id])?;
     Ok(())
 }
 
@@ -236,7 +236,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<TokenRecord> {
         workspace_id: WorkspaceId(row.get(12)?),
         isolated_scope: isolated_scope.as_deref().map(parse_name).transpose()?,
         replaced_by: row.get::<_, Option<i64>>(14)?.map(TokenId),
-        first_stored_at_ms: row.get(15)?,
+        first_artifact_id: row.get(15)?,
     })
 }
 

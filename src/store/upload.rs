@@ -292,13 +292,11 @@ fn publish(
     if artifacts::is_taken(connection, new)? {
         return Ok(Stored::Exists);
     }
-    // One moment for both, or a purge of what came since the first entry could miss the entry itself.
-    let now_ms = super::now_ms();
-    tokens::note_first_entry(connection, new.writer, now_ms)?;
-    let id = row.map_or_else(|| artifacts::store(connection, new, digest, now_ms), Ok)?;
+    let id = row.map_or_else(|| artifacts::store(connection, new, digest), Ok)?;
     batch.insert(connection, id)?;
-    if row.is_some() && !artifacts::publish(connection, id, digest, now_ms)? {
+    if row.is_some() && !artifacts::publish(connection, id, digest)? {
         return Err(StoreError::Incomplete);
     }
+    tokens::note_first_entry(connection, new.writer, id)?;
     Ok(Stored::New)
 }
