@@ -6,6 +6,7 @@
 
 mod support;
 
+use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use support::evidence::PIECE;
@@ -226,6 +227,88 @@ fn no_secret_is_repeated_by_a_command_that_was_given_one() {
         }
     }
     assert_eq!(dir.evidence().findings(), [""; 0]);
+}
+
+/// The soft and the hard limit of a core dump of this process.
+fn core_limits(process: &str) -> [String; 2] {
+    let limits = std::fs::read_to_string(format!("/proc/{process}/limits")).expect("limits");
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max core file size"));
+    let mut words = line.expect("the limit").split_whitespace();
+    [(); 2].map(|()| words.next().expect("a limit").to_owned())
+}
+
+#[test]
+fn a_server_that_crashes_leaves_no_core_dump() {
+    let dir = Dir::new();
+    let mut command = dir.command("sh");
+    let line = "ulimit -S -c \"$(ulimit -H -c)\"; exec \"$0\" serve --listen 127.0.0.1:0";
+    command.args(["-c", line, support::dir::BINARY]);
+    let server = Server::start_command(&mut command);
+    let [soft, hard] = core_limits(&server.pid().to_string());
+    assert_eq!(soft, "0");
+    assert_eq!(hard, core_limits("self")[1], "as it was");
+    let ended = server.stop();
+    assert!(!ended.log.contains("core dumps"), "{}", ended.log);
+}
+
+/// How often these bytes are in the memory that a process can write to, where all is that it was sent.
+fn times_in_memory(pid: u32, bytes: &[u8]) -> usize {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("maps");
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem"))
+        .expect("a child's memory, which kernel.yama.ptrace_scope allows up to 1");
+    let mut times = 0;
+    for line in maps.lines() {
+        let (range, rest) = line.split_once(' ').expect("a range");
+        if !rest.starts_with("rw") {
+            continue;
+        }
+        let (start, end) = range.split_once('-').expect("a range");
+        let [start, end] = [start, end].map(|at| u64::from_str_radix(at, 16).expect("a number"));
+        let mut region = vec![0; usize::try_from(end - start).expect("a length")];
+        // What is gone or cannot be read meanwhile holds nothing.
+        if memory.read_exact_at(&mut region, start).is_ok() {
+            let found = region.windows(bytes.len()).filter(|part| *part == bytes);
+            times += found.count();
+        }
+    }
+    times
+}
+
+#[test]
+fn no_secret_stays_in_memory_after_its_connection() {
+    let dir = Dir::new();
+    let token = dir.token("write");
+    let server = Server::start(&dir);
+    let whole = token.secret.as_bytes();
+    let mut raws: Vec<_> = (0..4).map(|_| server.connect()).collect();
+    for raw in &mut raws {
+        raw.send(format!(
+            "GET /v1/cache/1 HTTP/1.1\r\nHost: cache\r\nAuthorization: Bearer {}",
+            token.secret
+        ));
+    }
+    eventually("what was sent is found", || {
+        (times_in_memory(server.pid(), whole) >= raws.len()).then_some(())
+    });
+    for raw in &mut raws {
+        raw.send("\r\n\r\n");
+        assert_eq!(raw.answer().status, 404);
+    }
+    eventually("nothing is left while they are idle", || {
+        (times_in_memory(server.pid(), &whole[18..61]) == 0).then_some(())
+    });
+    for raw in &mut raws {
+        raw.send(format!(
+            "PUT /v1/cache/1 HTTP/1.1\r\nHost: cache\r\nAuthorization: Bearer {}\r\n",
+            token.secret
+        ));
+    }
+    drop(raws);
+    eventually("nothing is left of heads that were broken off", || {
+        (times_in_memory(server.pid(), &whole[18..61]) == 0).then_some(())
+    });
 }
 
 // The search itself.

@@ -5,12 +5,13 @@
 //! within limits, so that they can be raised later without invalidating a token.
 //!
 //! The pre-tag, four bytes of SHA-256, tells a wrong secret from the right one without Argon2, except
-//! once in 2^32. It takes 32 bits from a thief's search and leaves him 224.
+//! once in 2^32, and except for what the holder of the right one, who knows the tag, has searched out. It
+//! takes 32 bits from a thief's search and leaves him 224.
 //!
 //! Every run of Argon2 in this process is here, under a permit, and counted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{Error as Argon2Error, PasswordHasher, PasswordVerifier};
@@ -19,7 +20,8 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::permit::{Permit, Permits};
-use super::token::Secret;
+use super::token::{PublicId, Secret};
+use super::turn::Turns;
 
 /// How long a request waits for the right to run Argon2, or for another one that verifies the same
 /// token. Nx waits 120 s for an answer to a GET.
@@ -101,6 +103,7 @@ pub struct HashedSecret {
 pub(super) struct Hasher {
     cost: Cost,
     argon2: Argon2<'static>,
+    turns: Turns,
     permits: Permits,
     wait_max: Duration,
     runs: AtomicU64,
@@ -119,6 +122,7 @@ impl Hasher {
         Ok(Self {
             cost,
             argon2: Argon2::from(params),
+            turns: Turns::default(),
             permits,
             wait_max,
             runs,
@@ -127,7 +131,7 @@ impl Hasher {
 
     /// Hashes a secret with a new salt, in the form that is stored.
     pub(super) fn hash(&self, secret: &Secret) -> Result<HashedSecret, HashError> {
-        let _permit = self.begin_run()?;
+        let _permit = self.begin_run(self.wait_max)?;
         let phc = self
             .argon2
             .hash_password(secret.expose())
@@ -140,8 +144,31 @@ impl Hasher {
 
     /// Verifies a secret against a PHC string, at the cost that the string names.
     pub(super) fn verify(&self, secret: &Secret, phc: &str) -> Result<Verdict, HashError> {
+        self.verify_within(self.wait_max, secret, phc)
+    }
+
+    /// Verifies a secret that is presented for this id, once no other one is being verified for it.
+    pub(super) fn verify_in_turn(
+        &self,
+        id: PublicId,
+        secret: &Secret,
+        phc: &str,
+    ) -> Result<Verdict, HashError> {
+        let began = Instant::now();
+        let lane = self.turns.enter(id);
+        // Kept until the run is over, and given back after the permit.
+        let _turn = lane.turn(self.wait_max).ok_or(HashError::Busy)?;
+        self.verify_within(self.wait_max.saturating_sub(began.elapsed()), secret, phc)
+    }
+
+    fn verify_within(
+        &self,
+        wait_max: Duration,
+        secret: &Secret,
+        phc: &str,
+    ) -> Result<Verdict, HashError> {
         let stored = decode(phc)?;
-        let _permit = self.begin_run()?;
+        let _permit = self.begin_run(wait_max)?;
         match self.argon2.verify_password(secret.expose(), &stored) {
             Ok(()) => Ok(Verdict::Right),
             Err(Argon2Error::PasswordInvalid) => Ok(Verdict::Wrong),
@@ -162,8 +189,8 @@ impl Hasher {
         self.runs.load(Ordering::Relaxed)
     }
 
-    fn begin_run(&self) -> Result<Permit<'_>, HashError> {
-        let permit = self.permits.take(self.wait_max).ok_or(HashError::Busy)?;
+    fn begin_run(&self, wait_max: Duration) -> Result<Permit<'_>, HashError> {
+        let permit = self.permits.take(wait_max).ok_or(HashError::Busy)?;
         self.runs.fetch_add(1, Ordering::Relaxed);
         Ok(permit)
     }
@@ -217,6 +244,23 @@ impl Cost {
         passes: 1,
         lanes: 1,
     };
+}
+
+#[cfg(test)]
+impl Hasher {
+    /// One that is as cheap as can be, runs one Argon2 at a time, and is in no hurry.
+    pub(super) fn with_one_permit() -> Self {
+        let wait_max = Duration::from_mins(10);
+        Self::with_permits(Cost::CHEAP, Permits::new(1), wait_max).expect("a valid cost")
+    }
+
+    pub(super) fn permits(&self) -> &Permits {
+        &self.permits
+    }
+
+    pub(super) fn turns(&self) -> &Turns {
+        &self.turns
+    }
 }
 
 #[cfg(test)]
@@ -378,7 +422,26 @@ mod tests {
             Hasher::with_permits(Cost::CHEAP, Permits::new(0), Duration::ZERO).expect("valid");
         assert_eq!(hasher.verify(&secret, &stored.phc), Err(HashError::Busy));
         assert_eq!(hasher.hash(&secret).map(|_| ()), Err(HashError::Busy));
+        let id = token::draw().expect("random bytes").0;
+        let in_turn = hasher.verify_in_turn(id, &secret, &stored.phc);
+        assert_eq!(in_turn, Err(HashError::Busy));
         assert_eq!(hasher.runs(), 0);
+    }
+
+    #[test]
+    fn without_a_turn_nothing_runs() {
+        let secret = secret();
+        let stored = cheap().hash(&secret).expect("hashed");
+        let hasher =
+            Hasher::with_permits(Cost::CHEAP, Permits::new(1), Duration::ZERO).expect("valid");
+        let id = token::draw().expect("random bytes").0;
+        let lane = hasher.turns.enter(id);
+        let turn = lane.turn(Duration::ZERO).expect("nobody before");
+        let verify = || hasher.verify_in_turn(id, &secret, &stored.phc);
+        assert_eq!(verify(), Err(HashError::Busy));
+        assert_eq!(hasher.runs(), 0);
+        drop(turn);
+        assert_eq!(verify(), Ok(Verdict::Right));
     }
 
     #[test]

@@ -24,7 +24,8 @@ use super::token::PresentedToken;
 /// How many verified tokens are remembered; some 100 bytes each.
 pub const MEMO_MAX_ENTRIES: usize = 4096;
 
-/// How many wrong secrets are remembered that had the right pre-tag. Guessing finds none.
+/// How many wrong secrets are remembered that had the right pre-tag. Guessing finds none; the holder of
+/// the right one can find more than any memo holds, and gets one run at a time for them (see `turn`).
 const WRONG_MAX_ENTRIES: usize = 256;
 
 /// Stands for one id, one secret and one stored hash.

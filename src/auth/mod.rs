@@ -11,6 +11,11 @@
 //! 4. [`Authenticator::verify`] runs Argon2, once per token and process, and only for a secret whose
 //!    pre-tag is right. It waits and takes long: the caller holds no database connection meanwhile.
 //!
+//! So guessing costs no Argon2 for one who holds no secret of the id that he guesses at. The holder of a
+//! living token's secret knows its pre-tag and can search out other secrets that pass it, as many as he
+//! likes: each costs a run. Of one id there is but one verification at a time, and permits go to who came
+//! first (`turn`, `permit`): another token's first use waits for at most one run of each such id.
+//!
 //! The record is read anew for every request, so a revocation by another process counts at once; nothing
 //! about a token's life is remembered here.
 
@@ -22,6 +27,7 @@ pub mod token;
 mod flight;
 mod memo;
 mod permit;
+mod turn;
 
 use rand::rngs::SysError;
 
@@ -89,7 +95,7 @@ impl Authenticator {
     }
 
     /// Verifies the secret with Argon2 and remembers the verdict. Threads that verify one token at the
-    /// same time share one run. Blocks for up to [`hash::VERIFY_WAIT_MAX`] and the run itself.
+    /// same time share one run; those with other secrets for one id take turns. Blocks for up to [`hash::VERIFY_WAIT_MAX`] and the run itself.
     pub fn verify(
         &self,
         presented: &PresentedToken,
@@ -99,7 +105,9 @@ impl Authenticator {
         judge_cheaply(presented, record, now_ms)?;
         let key = self.memo.key(presented, &record.secret_phc);
         let verdict = self.memo.settle(key, || {
-            self.hasher.verify(presented.secret(), &record.secret_phc)
+            let id = *presented.public_id();
+            self.hasher
+                .verify_in_turn(id, presented.secret(), &record.secret_phc)
         })?;
         match verdict {
             Verdict::Right => Ok(()),

@@ -5,9 +5,10 @@
 //! * What follows from the header alone (`Missing`, `Malformed`, `BadCheck`) is told to anybody.
 //! * An unknown id and a wrong secret read the same, so that nobody learns by guessing which ids exist.
 //!   The log tells them apart.
-//! * `Revoked` and `Expired` are told only to one whose secret has the right pre-tag, which a guess has
-//!   once in 2^32. The holder of a dead token learns why his build has no cache; a guesser reads what
-//!   he reads for every other guess.
+//! * `Revoked` and `Expired` are told only to one whose secret has the right pre-tag. The holder of a dead
+//!   token learns why his build has no cache, also by other secrets that he searched out to have the tag
+//!   of his own; one who holds no secret of that id has the tag once in 2^32 guesses, and reads what he
+//!   reads for every other guess.
 //! * What is wrong with the place that the URL says is told to the holder of a living token only. Whether
 //!   another workspace or scope exists is told to nobody.
 //! * `Busy` and `Failed` are this server's trouble, not the client's: see [`Refusal::is_internal`].

@@ -2,12 +2,19 @@
 
 use std::sync::Barrier;
 use std::thread;
+use std::time::Duration;
 
 use crate::store::{ScopeId, TokenId};
 
 use super::*;
 
 const NOW_MS: i64 = 1_700_000_000_000;
+
+/// Longer than any test.
+const LONG: Duration = Duration::from_mins(10);
+
+/// How many other secrets with the pre-tag of his own a holder has found.
+const SEARCHED_OUT: usize = 32;
 
 fn authenticator() -> Authenticator {
     Authenticator::with_cost(Cost::CHEAP).expect("set up")
@@ -158,6 +165,71 @@ fn a_lucky_guess_is_refused_by_argon2_once_and_from_then_on_without() {
         );
     }
     assert_eq!(auth.argon2_runs() - runs, 1);
+}
+
+/// Wrong secrets for one id that pass its pre-tag. Here no time is spent to find them: each comes with a
+/// record whose tag is made to fit, and that plays no part from then on.
+fn searched_out(
+    holder: &PresentedToken,
+    record: &TokenRecord,
+) -> Vec<(PresentedToken, TokenRecord)> {
+    let found = (0..SEARCHED_OUT).map(|_| {
+        let mut record = record.clone();
+        (lucky_guess(holder, &mut record), record)
+    });
+    found.collect()
+}
+
+/// Waits until `done`; what a test waits for that other threads will do.
+fn until(done: impl Fn() -> bool) {
+    while !done() {
+        thread::yield_now();
+    }
+}
+
+/// The only permit is taken while all come, so that each stands where he will wait: nobody moves then, and
+/// what is counted does not depend on who was faster.
+#[test]
+fn the_holder_of_a_secret_holds_up_another_token_by_one_run_however_many_secrets_he_finds() {
+    let auth = Authenticator {
+        hasher: Hasher::with_one_permit(),
+        memo: Memo::new().expect("random bytes"),
+    };
+    let ((holder, hostile), (trusted, record)) = (minted(&auth), minted(&auth));
+    let found = searched_out(&holder, &hostile);
+    let (runs, permits) = (auth.argon2_runs(), auth.hasher.permits());
+    let in_lane = || auth.hasher.turns().waiting(*holder.public_id());
+    let verify = |presented, record| auth.verify(presented, record, NOW_MS);
+    thread::scope(|scope| {
+        // In here, so that a failure lets them all go.
+        let permit = permits.take(Duration::ZERO).expect("free");
+        let guesses: Vec<_> = found
+            .iter()
+            .map(|(guess, record)| scope.spawn(|| verify(guess, record)))
+            .collect();
+        until(|| in_lane() + permits.waiting() == SEARCHED_OUT);
+        assert_eq!(permits.waiting(), 1, "one of them waits for a permit");
+        let trusted = scope.spawn(|| verify(&trusted, &record));
+        until(|| permits.waiting() == 2);
+        // Behind the two, and before whoever is next in the lane.
+        let observer = scope.spawn(|| {
+            let _permit = permits.take(LONG).expect("a permit in time");
+            auth.argon2_runs() - runs
+        });
+        until(|| permits.waiting() == 3);
+        drop(permit);
+        assert_eq!(
+            observer.join().expect("no panic"),
+            2,
+            "one of them, and ours"
+        );
+        assert_eq!(trusted.join().expect("no panic"), Ok(()));
+        for guess in guesses {
+            assert_eq!(guess.join().expect("no panic"), Err(Refusal::WrongSecret));
+        }
+    });
+    assert_eq!(auth.argon2_runs() - runs, SEARCHED_OUT as u64 + 1);
+    assert_eq!(auth.hasher.turns().len(), 0);
 }
 
 /// What 200 threads come to that recall and verify one token at once, and how many runs it cost.

@@ -27,6 +27,7 @@ const IMPATIENT_EXIT_CODE: i32 = 130;
 /// Runs the server.
 pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
     let config = &resolution.config;
+    let without_core = forbid_core_dump();
     // Before the log has its thread.
     let activated = activation::socket()?;
     let log =
@@ -34,6 +35,12 @@ pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
     let _flush = log.flush_on_drop();
     for warning in resolution.warnings() {
         log.warn("configuration", &[("warning", Value::Text(&warning))]);
+    }
+    if let Err(error) = without_core {
+        log.warn(
+            "core dumps cannot be turned off",
+            &[("error", Value::Shown(&error))],
+        );
     }
     raise_descriptor_limit(config, &log);
     // Before anything is opened, so that no signal is missed.
@@ -72,6 +79,15 @@ pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
     drop(api);
     log.info("stopped", &[("argon2_runs", Value::Number(argon2_runs))]);
     Ok(())
+}
+
+/// Secrets of clients are in memory while they are checked, and a core dump would put them on a disk. The
+/// kernel writes none with this limit at 0, systemd-coredump neither. Whoever needs one to find a fault can
+/// raise the limit of the running process again (`prlimit --core`), for the hard one is as it was.
+fn forbid_core_dump() -> rustix::io::Result<()> {
+    let mut limit = getrlimit(Resource::Core);
+    limit.current = Some(0);
+    setrlimit(Resource::Core, limit)
 }
 
 /// Lets the process have a descriptor for each connection: the limit that it starts with is often 1024.

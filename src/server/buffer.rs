@@ -1,5 +1,11 @@
 //! The bytes that a connection read and did not use yet: the head that is arriving, the first bytes of
 //! its body, requests sent ahead.
+//!
+//! A head holds a credential, so nothing of it stays here once it was used: what is consumed, moved or grown
+//! out of is wiped, and the rest when the connection ends. Bodies are read past this buffer, but for what
+//! came with their head.
+
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::http::HEAD_BYTES_MAX;
 
@@ -7,9 +13,8 @@ use crate::http::HEAD_BYTES_MAX;
 const BUFFER_BYTES: usize = 4 * 1024;
 
 /// A buffer that grows to the largest head and no further.
-#[derive(Debug)]
 pub(super) struct Buffer {
-    bytes: Vec<u8>,
+    bytes: Zeroizing<Vec<u8>>,
     start: usize,
     end: usize,
 }
@@ -17,7 +22,7 @@ pub(super) struct Buffer {
 impl Buffer {
     pub(super) fn new() -> Self {
         Self {
-            bytes: vec![0; BUFFER_BYTES],
+            bytes: Zeroizing::new(vec![0; BUFFER_BYTES]),
             start: 0,
             end: 0,
         }
@@ -43,7 +48,9 @@ impl Buffer {
 
     /// The first `count` pending bytes were used.
     pub(super) fn consume(&mut self, count: usize) {
+        let used = self.start;
         self.start = (self.start + count).min(self.end);
+        self.bytes[used..self.start].zeroize();
         if self.start == self.end {
             self.start = 0;
             self.end = 0;
@@ -59,11 +66,16 @@ impl Buffer {
 
     fn make_space(&mut self) {
         if self.start > 0 {
+            let moved_from = self.end;
             self.bytes.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
+            self.bytes[self.end..moved_from].zeroize();
         } else {
-            self.bytes.resize(HEAD_BYTES_MAX, 0);
+            // Not resized in place, which would free the old bytes as they are.
+            let mut grown = Zeroizing::new(vec![0; HEAD_BYTES_MAX]);
+            grown[..self.end].copy_from_slice(&self.bytes[..self.end]);
+            self.bytes = grown;
         }
     }
 }
@@ -103,5 +115,35 @@ mod tests {
         buffer.consume(BUFFER_BYTES + 1);
         buffer.settle();
         assert_eq!(buffer.bytes.len(), BUFFER_BYTES);
+    }
+
+    #[test]
+    fn what_was_used_or_moved_is_wiped() {
+        let mut buffer = Buffer::new();
+        let set = |buffer: &Buffer| buffer.bytes.iter().filter(|byte| **byte != 0).count();
+        fill(&mut buffer, &[1; BUFFER_BYTES]);
+        buffer.consume(BUFFER_BYTES - 10);
+        assert_eq!(set(&buffer), 10);
+        buffer.space();
+        assert_eq!(buffer.pending(), [1; 10]);
+        assert_eq!(set(&buffer), 10, "moved, and not left where they were");
+        buffer.consume(10);
+        assert_eq!(set(&buffer), 0);
+    }
+
+    #[test]
+    fn what_is_grown_out_of_or_dropped_is_wiped() {
+        fn wiped<T: zeroize::ZeroizeOnDrop>(_: &T) {}
+        let mut buffer = Buffer::new();
+        wiped(&buffer.bytes);
+        fill(&mut buffer, &[1; BUFFER_BYTES]);
+        let before = buffer.bytes.as_ptr();
+        buffer.space();
+        assert_ne!(
+            buffer.bytes.as_ptr(),
+            before,
+            "a new one, not the same resized"
+        );
+        wiped(&buffer.bytes);
     }
 }

@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use zeroize::Zeroizing;
+
 use super::limits::Limits;
 use super::pace::Pace;
 use super::stream::{Stream, Timed};
@@ -34,9 +36,9 @@ pub(super) enum Patience {
     Trusted,
 }
 
-/// A buffer for bytes that nobody wants.
-pub(super) fn discard_buffer() -> Vec<u8> {
-    vec![0; DISCARD_BYTES]
+/// A buffer for bytes that nobody wants; wiped, for they may be the rest of a head.
+pub(super) fn discard_buffer() -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(vec![0; DISCARD_BYTES])
 }
 
 /// Sees the answer off: returns once the client closed its side, or a bound was reached.
