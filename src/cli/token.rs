@@ -67,7 +67,8 @@ Keys of --json: those of `token list --json`, and may_read and may_write, a sent
     #[command(
         long_about = "Make a new token in the place of an old one: same access, scope, workspace and name. Its secret is \
                       printed on stdout, once.\n\nThe old one works until the overlap is over, so that there is time \
-                      to put the new secret in its place. Without --expires the new one lives as long as the old one \
+                      to put the new secret in its place. Whatever it had replaced before ends by then, too; with \
+                      --overlap 0s all of them at once. Without --expires the new one lives as long as the old one \
                       was to live from its creation.",
         after_long_help = "\
 Examples:

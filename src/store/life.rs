@@ -2,6 +2,8 @@
 //! looks at the token again in the transaction that changes it, so of two commands that want the same
 //! one only the first gets it.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::admin::Admin;
@@ -47,10 +49,10 @@ pub enum Revoked {
     NotFound(Found),
 }
 
-/// How long a replaced token goes on.
+/// How long replaced tokens go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overlap {
-    /// It is refused from the next request on.
+    /// They are refused from the next request on.
     None,
     /// Until then at most, milliseconds since 1970 UTC.
     Until(i64),
@@ -59,8 +61,14 @@ pub enum Overlap {
 /// How rotating ended.
 #[derive(Debug)]
 pub enum Rotated {
-    /// The new token can be used; this is the old one as it is now.
-    Done(TokenRecord),
+    /// The new token can be used.
+    Done {
+        /// The old one as it is now.
+        old: TokenRecord,
+        /// Those that the old one had replaced, directly or not, and that lived until now or live on; as they
+        /// are now, newest first.
+        earlier: Vec<TokenRecord>,
+    },
     /// The old one was replaced, revoked or expired in the meantime; nothing was changed.
     NotLive(TokenRecord),
 }
@@ -102,7 +110,8 @@ impl Admin {
         Ok(Revoked::Done(meant))
     }
 
-    /// Stores a token in the place of a living one that was not replaced yet.
+    /// Stores a token in the place of a living one that was not replaced yet. What the old one had replaced
+    /// lives no longer than it does: of a chain only the last link may last.
     pub fn rotate_token(
         &mut self,
         old: &TokenRecord,
@@ -117,17 +126,44 @@ impl Admin {
             return Ok(Rotated::NotLive(found));
         }
         let new = tokens::insert(&transaction, new)?;
-        match overlap {
-            Overlap::Until(ms) => tokens::replace(&transaction, old.id, new, Some(ms))?,
-            Overlap::None => {
-                tokens::replace(&transaction, old.id, new, None)?;
-                tokens::revoke(&transaction, old.id)?;
+        tokens::replace(&transaction, old.id, new)?;
+        let end = |token: TokenRecord| {
+            match overlap {
+                Overlap::Until(ms) => tokens::end_by(&transaction, token.id, ms)?,
+                Overlap::None => tokens::revoke(&transaction, token.id)?,
+            }
+            tokens::find_by_row_id(&transaction, token.id)
+        };
+        let earlier = living_earlier(&transaction, &found)?
+            .into_iter()
+            .map(end)
+            .collect::<Result<_, _>>()?;
+        let old = end(found)?;
+        transaction.commit()?;
+        Ok(Rotated::Done { old, earlier })
+    }
+}
+
+/// The living tokens that this one replaced, directly or not, newest first. One pass over the replaced ones,
+/// since a token is younger than what it replaces.
+fn living_earlier(
+    connection: &Connection,
+    token: &TokenRecord,
+) -> Result<Vec<TokenRecord>, StoreError> {
+    let now_ms = now_ms();
+    let mut chain = HashSet::from([token.id.0]);
+    let mut living = Vec::new();
+    for earlier in tokens::replaced(connection, token.workspace_id)? {
+        let by = earlier.replaced_by.map(|by| by.0);
+        // A dead one may stand between two that live.
+        if by.is_some_and(|by| chain.contains(&by)) {
+            chain.insert(earlier.id.0);
+            if earlier.state(now_ms).is_living() {
+                living.push(earlier);
             }
         }
-        let replaced = tokens::get(&transaction, old.id)?.unwrap_or(found);
-        transaction.commit()?;
-        Ok(Rotated::Done(replaced))
     }
+    Ok(living)
 }
 
 fn find(connection: &Connection, handle: Handle<'_>) -> Result<Found, StoreError> {

@@ -4,7 +4,7 @@ use anyhow::Context;
 
 use super::super::time::date;
 use super::super::{database, note};
-use super::{handle, not_found, title};
+use super::{handle, not_found, revoked, title};
 use crate::cli::TokenRevokeArgs;
 use crate::config::Config;
 use crate::store::Revoked;
@@ -19,10 +19,7 @@ pub(super) fn run(config: &Config, args: &TokenRevokeArgs) -> anyhow::Result<()>
     {
         Revoked::Done(tokens) => {
             for token in &tokens {
-                note(&format!(
-                    "revoked {}: it is refused from the next request on",
-                    title(token)
-                ));
+                note(&revoked(token));
             }
             Ok(())
         }
