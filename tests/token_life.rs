@@ -206,7 +206,7 @@ fn the_hints_name_the_database_that_was_asked() {
 // Revoking.
 
 #[test]
-fn a_name_revokes_all_living_tokens_of_it_and_an_id_that_one() {
+fn a_name_revokes_all_tokens_of_it_and_an_id_that_one() {
     let dir = Dir::new();
     let first = dir.token_with(&["--write", "--name", "ci"]);
     dir.cli(&["workspace", "add", "shop"]).done();
@@ -244,21 +244,38 @@ fn a_name_revokes_all_living_tokens_of_it_and_an_id_that_one() {
 }
 
 #[test]
-fn an_expired_token_is_left_alone_while_one_of_its_name_lives_and_can_be_revoked_after() {
+fn a_name_revokes_expired_tokens_too_for_a_clock_that_was_wrong_would_revive_them() {
     let dir = Dir::new();
     let old = dir.token_with(&["--name", "ci"]);
+    let server = Server::start(&dir);
+    let mut client = server.client(&old);
+    assert_eq!(client.get("1").status, 404);
     set(&dir, "expires_at_ms = 1", &old.id);
-    let new = dir.token_with(&["--name", "ci"]);
-    assert_eq!(
-        dir.cli(&["token", "revoke", "ci"]),
-        done(revoked("ci", &new))
-    );
-    assert_eq!(state(&dir, &old), "expired");
-    assert_eq!(
-        dir.cli(&["token", "revoke", "ci"]),
-        done(revoked("ci", &old))
-    );
+    let replaced = dir.token_with(&["--name", "ci"]);
+    let new = rotate(&dir, "ci");
+    dir.cli(&["workspace", "add", "shop"]).done();
+    let elsewhere = dir.token_with(&["--name", "ci", "--workspace", "shop"]);
+    set(&dir, "expires_at_ms = 1", &elsewhere.id);
+    let text = [&new, &replaced, &old].map(|token| revoked("ci", token));
+    assert_eq!(dir.cli(&["token", "revoke", "ci"]), done(text.concat()));
+    assert_eq!(state(&dir, &elsewhere), "expired");
+    // The clock goes right again.
+    set(&dir, "expires_at_ms = NULL", &old.id);
     assert_eq!(state(&dir, &old), "revoked");
+    assert_eq!(client.get("1").status, 401);
+    let before = everything(&dir);
+    let when = minute(&listed(&dir, &new.id)["revoked_at"]);
+    let text = format!("token 'ci' ({}) was revoked already on {when}\n", new.id);
+    assert_eq!(dir.cli(&["token", "revoke", "ci"]), done(text));
+    assert_eq!(everything(&dir), before);
+    // Where none lives it is the same.
+    let two = [(); 2].map(|()| {
+        let token = dir.token_with(&["--name", "trial"]);
+        set(&dir, "expires_at_ms = 1", &token.id);
+        token
+    });
+    let text = revoked("trial", &two[1]) + &revoked("trial", &two[0]);
+    assert_eq!(dir.cli(&["token", "revoke", "trial"]), done(text));
 }
 
 // Inspecting.

@@ -82,8 +82,8 @@ Examples:
     /// Revoke a token; the next request with it is refused
     #[command(
         long_about = "Revoke a token. The next request with it is refused, also by a server that is running; an upload \
-                      in flight is not stored.\n\nA name revokes every living token of that name in the workspace, one \
-                      that was replaced by rotation included; an id that one only.",
+                      in flight is not stored.\n\nA name revokes every token of that name in the workspace, those that \
+                      were replaced by rotation or have expired included. An id revokes that one only.",
         after_long_help = "\
 Examples:
   cachesrv token revoke ci-main

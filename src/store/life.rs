@@ -89,25 +89,28 @@ impl Admin {
         find(&self.connection, handle)
     }
 
-    /// Revokes the token with this id, or all with this name that can be used; where none of them can, the
-    /// newest.
+    /// Revokes the token with this id, or all with this name, expired ones too: a clock that was wrong would
+    /// revive them.
     pub fn revoke_tokens(&mut self, handle: Handle<'_>) -> Result<Revoked, StoreError> {
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let meant = match find(&transaction, handle)? {
+        let (unrevoked, revoked): (Vec<_>, Vec<_>) = match find(&transaction, handle)? {
             Found::ById(token) => vec![token],
-            Found::ByName(tokens) => living_or_first(tokens),
+            Found::ByName(tokens) => tokens,
             none => return Ok(Revoked::NotFound(none)),
-        };
-        for token in &meant {
-            if token.revoked_at_ms.is_some() {
-                return Ok(Revoked::Already(token.clone()));
-            }
+        }
+        .into_iter()
+        .partition(|token| token.revoked_at_ms.is_none());
+        if unrevoked.is_empty() {
+            let newest = revoked.into_iter().next();
+            return Ok(newest.map_or(Revoked::NotFound(Found::Nowhere), Revoked::Already));
+        }
+        for token in &unrevoked {
             tokens::revoke(&transaction, token.id)?;
         }
         transaction.commit()?;
-        Ok(Revoked::Done(meant))
+        Ok(Revoked::Done(unrevoked))
     }
 
     /// Stores a token in the place of a living one that was not replaced yet. What the old one had replaced
@@ -201,12 +204,4 @@ fn rank(state: TokenState) -> u8 {
         TokenState::Expired => 2,
         TokenState::Revoked => 3,
     }
-}
-
-fn living_or_first(tokens: Vec<TokenRecord>) -> Vec<TokenRecord> {
-    let now_ms = now_ms();
-    let is_living = |token: &TokenRecord| token.state(now_ms).is_living();
-    let count = tokens.iter().filter(|token| is_living(token)).count();
-    // They stand first.
-    tokens.into_iter().take(count.max(1)).collect()
 }

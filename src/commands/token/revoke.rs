@@ -1,4 +1,4 @@
-//! `cachesrv token revoke`: one token by its id, or all living ones of a name.
+//! `cachesrv token revoke`: one token by its id, or all of a name.
 
 use anyhow::Context;
 
