@@ -83,7 +83,8 @@ Examples:
     #[command(
         long_about = "Revoke a token. The next request with it is refused, also by a server that is running; an upload \
                       in flight is not stored.\n\nA name revokes every token of that name in the workspace, those that \
-                      were replaced by rotation or have expired included. An id revokes that one only.",
+                      were replaced by rotation or have expired included. An id revokes that one only; living ones that \
+                      replaced it, or that it replaced, are named.",
         after_long_help = "\
 Examples:
   cachesrv token revoke ci-main

@@ -73,6 +73,15 @@ pub enum Rotated {
     NotLive(TokenRecord),
 }
 
+/// The living tokens that rotation connects with one, however far away; nearest first.
+#[derive(Debug)]
+pub struct Kin {
+    /// Those that it replaced.
+    pub earlier: Vec<TokenRecord>,
+    /// Those that replaced it.
+    pub later: Vec<TokenRecord>,
+}
+
 impl Admin {
     /// The token with this public id.
     pub fn token(&self, public_id: &str) -> Result<Option<TokenRecord>, StoreError> {
@@ -87,6 +96,14 @@ impl Admin {
     /// The tokens that a handle means.
     pub fn find_tokens(&self, handle: Handle<'_>) -> Result<Found, StoreError> {
         find(&self.connection, handle)
+    }
+
+    /// The living tokens that rotation connects with this one.
+    pub fn living_kin(&self, token: &TokenRecord) -> Result<Kin, StoreError> {
+        Ok(Kin {
+            earlier: living_earlier(&self.connection, token)?,
+            later: living_later(&self.connection, token)?,
+        })
     }
 
     /// Revokes the token with this id, or all with this name, expired ones too: a clock that was wrong would
@@ -164,6 +181,25 @@ fn living_earlier(
             if earlier.state(now_ms).is_living() {
                 living.push(earlier);
             }
+        }
+    }
+    Ok(living)
+}
+
+/// The living tokens that replaced this one, directly or not, oldest first.
+fn living_later(
+    connection: &Connection,
+    token: &TokenRecord,
+) -> Result<Vec<TokenRecord>, StoreError> {
+    let now_ms = now_ms();
+    let mut living = Vec::new();
+    let (mut last, mut next) = (token.id, token.replaced_by);
+    // Each is younger than the one before, so this ends.
+    while let Some(id) = next.filter(|id| id.0 > last.0) {
+        let later = tokens::find_by_row_id(connection, id)?;
+        (last, next) = (id, later.replaced_by);
+        if later.state(now_ms).is_living() {
+            living.push(later);
         }
     }
     Ok(living)
