@@ -46,6 +46,14 @@ fn token_of(outcome: &Outcome) -> Token {
     }
 }
 
+/// A token that was made with these options, as sentences name it.
+fn title(options: &[&str], token: &Token) -> String {
+    match options {
+        ["--name", name] => format!("token '{name}' ({})", token.id),
+        _ => format!("token {}", token.id),
+    }
+}
+
 /// Rotates a token with these arguments.
 #[track_caller]
 fn rotate(dir: &Dir, args: &[&str]) -> Token {
@@ -96,10 +104,15 @@ fn the_new_secret_is_alone_on_stdout_and_stderr_says_who_replaces_whom() {
     );
     assert_eq!((outcome.code, outcome.stderr), (Some(0), text));
 
-    let outcome = dir.cli(&["token", "rotate", "ci", "--overlap", "0s"]);
-    let last =
-        "the old one is refused from the next request on: put the new secret in its place now";
-    assert_eq!(outcome.stderr.lines().nth(1), Some(last));
+    let old = dir.token_with(&["--write", "--name", "leaked"]);
+    let outcome = dir.cli(&["token", "rotate", "leaked", "--overlap", "0s"]);
+    let text = format!(
+        "token {} replaces token 'leaked' ({}): write, never expires. The line above is its secret: it is not shown again\n\
+         the old one is refused from the next request on: put the new secret in its place now\n",
+        token_of(&outcome).id,
+        old.id
+    );
+    assert_eq!((outcome.code, outcome.stderr), (Some(0), text));
 }
 
 #[test]
@@ -195,6 +208,107 @@ fn without_an_overlap_the_old_token_is_refused_on_the_very_next_request() {
             (&"revoked".into(), &new.id.into())
         );
     }
+}
+
+#[test]
+fn without_an_overlap_every_token_of_the_chain_is_refused_on_the_very_next_request() {
+    for name in [&["--name", "ci-main"][..], &[]] {
+        let dir = Dir::new();
+        let first = dir.token_with(&[&["--write"], name].concat());
+        let other = dir.token_with(&["--write", "--name", "other"]);
+        let server = Server::start(&dir);
+        let second = rotate(&dir, &[&first.id]);
+        let mut clients = [&first, &second, &other].map(|token| server.client(token));
+        for (client, hash) in clients.iter_mut().zip(["1", "2", "3"]) {
+            assert_eq!(client.put(hash, b"bytes").status, 200);
+        }
+        let handle = name.get(1).copied().unwrap_or(&second.id);
+        let outcome = dir.cli(&["token", "rotate", handle, "--overlap", "0s"]);
+        let third = token_of(&outcome);
+        let [first_title, second_title] = [&first, &second].map(|token| title(name, token));
+        let text = format!(
+            "token {} replaces {second_title}: write, never expires. The line above is its secret: it is not shown again\n\
+             the old one is refused from the next request on: put the new secret in its place now\n\
+             revoked {first_title}: it is refused from the next request on\n",
+            third.id
+        );
+        assert_eq!((outcome.code, outcome.stderr), (Some(0), text));
+        for client in &mut clients[..2] {
+            let answer = client.get("1");
+            assert_eq!((answer.status, answer.text()), (401, REVOKED));
+        }
+        assert_eq!(clients[2].get("1").status, 200);
+        assert_eq!(server.client(&third).get("1").status, 200);
+        let states =
+            [&first, &second, &third].map(|token| listed(&dir, &token.id)["state"].clone());
+        assert_eq!(states, ["revoked", "revoked", "live"]);
+    }
+}
+
+#[test]
+fn a_dead_token_in_the_chain_does_not_hide_a_living_one() {
+    for death in ["revoked_at_ms = 1", "expires_at_ms = 1"] {
+        let dir = Dir::new();
+        let first = dir.token_with(&["--write", "--name", "ci"]);
+        let server = Server::start(&dir);
+        let mut leaked = server.client(&first);
+        assert_eq!(leaked.put("1", b"bytes").status, 200);
+        let second = rotate(&dir, &["ci"]);
+        let third = rotate(&dir, &["ci"]);
+        set(&dir, death, &second.id);
+        let before = listed(&dir, &second.id);
+        let outcome = dir.cli(&["token", "rotate", "ci", "--overlap", "0s"]);
+        let text = format!(
+            "token {} replaces token 'ci' ({}): write, never expires. The line above is its secret: it is not shown again\n\
+             the old one is refused from the next request on: put the new secret in its place now\n\
+             revoked token 'ci' ({}): it is refused from the next request on\n",
+            token_of(&outcome).id,
+            third.id,
+            first.id
+        );
+        assert_eq!((outcome.code, outcome.stderr), (Some(0), text));
+        assert_eq!(leaked.get("1").status, 401);
+        assert_eq!(listed(&dir, &second.id), before);
+    }
+}
+
+#[test]
+fn an_overlap_holds_for_every_token_of_the_chain_and_lengthens_no_life() {
+    let dir = Dir::new();
+    let first = dir.token_with(&["--write", "--name", "ci"]);
+    let second = rotate(&dir, &["ci", "--overlap", "2h"]);
+    let third = rotate(&dir, &["ci", "--overlap", "7d"]);
+    let server = Server::start(&dir);
+    let mut clients = [&first, &second, &third].map(|token| server.client(token));
+    let earlier_end = listed(&dir, &first.id)["expires_at"].clone();
+    let outcome = dir.cli(&["token", "rotate", "ci", "--overlap", "3h"]);
+    let fourth = token_of(&outcome);
+    let end = listed(&dir, &third.id)["expires_at"].clone();
+    assert_eq!(listed(&dir, &second.id)["expires_at"], end);
+    assert_eq!(listed(&dir, &first.id)["expires_at"], earlier_end);
+    assert_eq!(listed(&dir, &fourth.id)["expires_at"], Value::Null);
+    let left_ms =
+        number(&dir, "expires_at_ms", &second.id) - number(&dir, "created_at_ms", &fourth.id);
+    assert!((10_740_000..=10_800_000).contains(&left_ms), "{left_ms}");
+    let text = format!(
+        "token {} replaces token 'ci' ({}): write, never expires. The line above is its secret: it is not shown again\n\
+         the old one works until {end}: put the new secret in its place by then\n\
+         token 'ci' ({}), replaced before, works until {end}\n\
+         token 'ci' ({}), replaced before, works until {}, when it expires anyway\n",
+        fourth.id,
+        third.id,
+        second.id,
+        first.id,
+        minute(&earlier_end),
+        end = minute(&end)
+    );
+    assert_eq!((outcome.code, outcome.stderr), (Some(0), text));
+    for client in &mut clients {
+        assert_eq!(client.get("1").status, 404);
+    }
+    set(&dir, "expires_at_ms = 1", &second.id);
+    let statuses = clients.each_mut().map(|client| client.get("1").status);
+    assert_eq!(statuses, [404, 401, 404]);
 }
 
 #[test]
@@ -324,25 +438,28 @@ fn the_overlap_never_lengthens_the_life_of_the_old_token() {
 // Who may be rotated.
 
 #[test]
-fn a_replaced_token_is_not_rotated_again_and_its_successor_is_named() {
+fn a_replaced_token_is_not_rotated_again_and_what_can_be_done_is_said() {
     let dir = Dir::new();
     let first = dir.token_with(&["--write", "--name", "ci"]);
     let second = rotate(&dir, &[&first.id]);
-    let refused = |last: &str| {
+    let refused = |next: &str, last: &str| {
         format!(
-            "error: token 'ci' ({}) was replaced by token {} already\ntry: cachesrv token rotate {last}\n",
+            "error: token 'ci' ({}) was replaced by token {} already\ntry: cachesrv token {next} {last}\n",
             first.id, second.id
         )
     };
     let before = list(&dir);
-    dir.cli(&["token", "rotate", &first.id])
-        .failed(1, &refused(&second.id));
+    // It lives: what can be wanted yet is its end.
+    for overlap in ["0s", "24h"] {
+        dir.cli(&["token", "rotate", &first.id, "--overlap", overlap])
+            .failed(1, &refused("revoke", &first.id));
+    }
     assert_eq!(list(&dir), before);
     // The name is the new one's.
     let third = rotate(&dir, &["ci", "--overlap", "0s"]);
     assert_eq!(listed(&dir, &second.id)["replaced_by"], third.id);
     dir.cli(&["token", "rotate", &first.id])
-        .failed(1, &refused(&third.id));
+        .failed(1, &refused("rotate", &third.id));
     let by = format!(
         "error: token 'ci' ({}) was replaced by token {} already\ntry: cachesrv token rotate {}\n",
         second.id, third.id, third.id
@@ -353,11 +470,23 @@ fn a_replaced_token_is_not_rotated_again_and_its_successor_is_named() {
         "error: token 'ci' ({}) was replaced by token {} already\ntry: cachesrv token create --write --name ci\n",
         first.id, second.id
     );
-    for handle in [&first.id[..], "ci"] {
-        dir.cli(&["token", "rotate", handle]).failed(1, &text);
-    }
-    dir.cli(&["token", "create", "--write", "--name", "ci"])
-        .done();
+    dir.cli(&["token", "rotate", &first.id]).failed(1, &text);
+    let text = format!(
+        "error: token 'ci' ({}) was revoked on {} and cannot be rotated\n\
+         try: cachesrv token create --write --name ci\n",
+        third.id,
+        minute(&listed(&dir, &third.id)["revoked_at"])
+    );
+    dir.cli(&["token", "rotate", "ci"]).failed(1, &text);
+    let made = dir.token_with(&["--write", "--name", "ci"]);
+    // Nobody but a replaced one has the name.
+    let new = rotate(&dir, &["ci"]);
+    dir.cli(&["token", "revoke", &new.id]).done();
+    let text = format!(
+        "error: token 'ci' ({0}) was replaced by token {1} already\ntry: cachesrv token revoke {0}\n",
+        made.id, new.id
+    );
+    dir.cli(&["token", "rotate", "ci"]).failed(1, &text);
 }
 
 #[test]
@@ -432,8 +561,8 @@ fn of_many_who_rotate_one_token_one_does() {
     assert_eq!(won.len(), 1, "{outcomes:?}");
     let new = token_of(won[0]);
     let text = format!(
-        "error: token 'ci' ({}) was replaced by token {} already\ntry: cachesrv token rotate {}\n",
-        old.id, new.id, new.id
+        "error: token 'ci' ({}) was replaced by token {} already\ntry: cachesrv token revoke {}\n",
+        old.id, new.id, old.id
     );
     for outcome in lost {
         outcome.failed(1, &text);

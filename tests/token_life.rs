@@ -83,6 +83,14 @@ fn revoked(name: &str, token: &Token) -> String {
     )
 }
 
+/// What is said of a token that was not revoked and stands in one chain with one that was.
+fn lives(name: &str, token: &Token, which: &str) -> String {
+    format!(
+        "token '{name}' ({0}) that {which} still lives: cachesrv token revoke {0}\n",
+        token.id
+    )
+}
+
 fn done(stderr: String) -> Outcome {
     Outcome {
         code: Some(0),
@@ -102,8 +110,9 @@ fn an_id_goes_before_a_name() {
     assert_eq!(listed(&dir, &meant.id)["replaced_by"], new.id);
     let outcome = dir.cli(&["token", "revoke", &meant.id]);
     let text = format!(
-        "revoked token {}: it is refused from the next request on\n",
-        meant.id
+        "revoked token {}: it is refused from the next request on\n\
+         token {1} that replaced it still lives: cachesrv token revoke {1}\n",
+        meant.id, new.id
     );
     assert_eq!(outcome, done(text));
     assert_eq!(state(&dir, &disguised), "live");
@@ -206,7 +215,7 @@ fn the_hints_name_the_database_that_was_asked() {
 // Revoking.
 
 #[test]
-fn a_name_revokes_all_living_tokens_of_it_and_an_id_that_one() {
+fn a_name_revokes_all_tokens_of_it_and_an_id_that_one() {
     let dir = Dir::new();
     let first = dir.token_with(&["--write", "--name", "ci"]);
     dir.cli(&["workspace", "add", "shop"]).done();
@@ -219,9 +228,16 @@ fn a_name_revokes_all_living_tokens_of_it_and_an_id_that_one() {
     for client in &mut clients {
         assert_eq!(client.get("1").status, 404);
     }
+    let others = lives("ci", &third, "replaced it") + &lives("ci", &first, "it replaced");
     assert_eq!(
         dir.cli(&["token", "revoke", &second.id]),
-        done(revoked("ci", &second))
+        done(revoked("ci", &second) + &others)
+    );
+    let when = minute(&listed(&dir, &second.id)["revoked_at"]);
+    let again = format!("token 'ci' ({}) was revoked already on {when}\n", second.id);
+    assert_eq!(
+        dir.cli(&["token", "revoke", &second.id]),
+        done(again + &others)
     );
     assert_eq!(
         clients.each_mut().map(|client| client.get("1").status),
@@ -244,21 +260,78 @@ fn a_name_revokes_all_living_tokens_of_it_and_an_id_that_one() {
 }
 
 #[test]
-fn an_expired_token_is_left_alone_while_one_of_its_name_lives_and_can_be_revoked_after() {
+fn an_id_names_the_living_before_and_after_however_far_away() {
+    let dir = Dir::new();
+    let first = dir.token_with(&["--name", "ci", "--db", "other.db"]);
+    let cli = |args: &[&str]| dir.cli(&[args, &["--db", "other.db"]].concat());
+    let next = || {
+        let secret = cli(&["token", "rotate", "ci"]).done().trim_end().to_owned();
+        let id = secret[5..17].to_owned();
+        Token { secret, id }
+    };
+    let (second, third, fourth, fifth) = (next(), next(), next(), next());
+    let lives = |token, which| lives("ci", token, which).replace('\n', " --db other.db\n");
+    let revoke = |token: &Token, others: &[String]| {
+        let text = revoked("ci", token) + &others.concat();
+        assert_eq!(cli(&["token", "revoke", &token.id]), done(text));
+    };
+    let (after, before) = ("replaced it", "it replaced");
+    revoke(
+        &third,
+        &[
+            lives(&fourth, after),
+            lives(&fifth, after),
+            lives(&second, before),
+            lives(&first, before),
+        ],
+    );
+    // What is dead hides nothing and is not spoken of.
+    revoke(
+        &fourth,
+        &[
+            lives(&fifth, after),
+            lives(&second, before),
+            lives(&first, before),
+        ],
+    );
+    revoke(&first, &[lives(&second, after), lives(&fifth, after)]);
+    revoke(&fifth, &[lives(&second, before)]);
+    revoke(&second, &[]);
+}
+
+#[test]
+fn a_name_revokes_expired_tokens_too_for_a_clock_that_was_wrong_would_revive_them() {
     let dir = Dir::new();
     let old = dir.token_with(&["--name", "ci"]);
+    let server = Server::start(&dir);
+    let mut client = server.client(&old);
+    assert_eq!(client.get("1").status, 404);
     set(&dir, "expires_at_ms = 1", &old.id);
-    let new = dir.token_with(&["--name", "ci"]);
-    assert_eq!(
-        dir.cli(&["token", "revoke", "ci"]),
-        done(revoked("ci", &new))
-    );
-    assert_eq!(state(&dir, &old), "expired");
-    assert_eq!(
-        dir.cli(&["token", "revoke", "ci"]),
-        done(revoked("ci", &old))
-    );
+    let replaced = dir.token_with(&["--name", "ci"]);
+    let new = rotate(&dir, "ci");
+    dir.cli(&["workspace", "add", "shop"]).done();
+    let elsewhere = dir.token_with(&["--name", "ci", "--workspace", "shop"]);
+    set(&dir, "expires_at_ms = 1", &elsewhere.id);
+    let text = [&new, &replaced, &old].map(|token| revoked("ci", token));
+    assert_eq!(dir.cli(&["token", "revoke", "ci"]), done(text.concat()));
+    assert_eq!(state(&dir, &elsewhere), "expired");
+    // The clock goes right again.
+    set(&dir, "expires_at_ms = NULL", &old.id);
     assert_eq!(state(&dir, &old), "revoked");
+    assert_eq!(client.get("1").status, 401);
+    let before = everything(&dir);
+    let when = minute(&listed(&dir, &new.id)["revoked_at"]);
+    let text = format!("token 'ci' ({}) was revoked already on {when}\n", new.id);
+    assert_eq!(dir.cli(&["token", "revoke", "ci"]), done(text));
+    assert_eq!(everything(&dir), before);
+    // Where none lives it is the same.
+    let two = [(); 2].map(|()| {
+        let token = dir.token_with(&["--name", "trial"]);
+        set(&dir, "expires_at_ms = 1", &token.id);
+        token
+    });
+    let text = revoked("trial", &two[1]) + &revoked("trial", &two[0]);
+    assert_eq!(dir.cli(&["token", "revoke", "trial"]), done(text));
 }
 
 // Inspecting.

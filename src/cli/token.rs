@@ -67,7 +67,8 @@ Keys of --json: those of `token list --json`, and may_read and may_write, a sent
     #[command(
         long_about = "Make a new token in the place of an old one: same access, scope, workspace and name. Its secret is \
                       printed on stdout, once.\n\nThe old one works until the overlap is over, so that there is time \
-                      to put the new secret in its place. Without --expires the new one lives as long as the old one \
+                      to put the new secret in its place. Whatever it had replaced before ends by then, too; with \
+                      --overlap 0s all of them at once. Without --expires the new one lives as long as the old one \
                       was to live from its creation.",
         after_long_help = "\
 Examples:
@@ -81,8 +82,9 @@ Examples:
     /// Revoke a token; the next request with it is refused
     #[command(
         long_about = "Revoke a token. The next request with it is refused, also by a server that is running; an upload \
-                      in flight is not stored.\n\nA name revokes every living token of that name in the workspace, one \
-                      that was replaced by rotation included; an id that one only.",
+                      in flight is not stored.\n\nA name revokes every token of that name in the workspace, those that \
+                      were replaced by rotation or have expired included. An id revokes that one only; living ones that \
+                      replaced it, or that it replaced, are named.",
         after_long_help = "\
 Examples:
   cachesrv token revoke ci-main

@@ -2,6 +2,8 @@
 //! looks at the token again in the transaction that changes it, so of two commands that want the same
 //! one only the first gets it.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::admin::Admin;
@@ -47,10 +49,10 @@ pub enum Revoked {
     NotFound(Found),
 }
 
-/// How long a replaced token goes on.
+/// How long replaced tokens go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overlap {
-    /// It is refused from the next request on.
+    /// They are refused from the next request on.
     None,
     /// Until then at most, milliseconds since 1970 UTC.
     Until(i64),
@@ -59,10 +61,25 @@ pub enum Overlap {
 /// How rotating ended.
 #[derive(Debug)]
 pub enum Rotated {
-    /// The new token can be used; this is the old one as it is now.
-    Done(TokenRecord),
+    /// The new token can be used.
+    Done {
+        /// The old one as it is now.
+        old: TokenRecord,
+        /// Those that the old one had replaced, directly or not, and that lived until now or live on; as they
+        /// are now, newest first.
+        earlier: Vec<TokenRecord>,
+    },
     /// The old one was replaced, revoked or expired in the meantime; nothing was changed.
     NotLive(TokenRecord),
+}
+
+/// The living tokens that rotation connects with one, however far away; nearest first.
+#[derive(Debug)]
+pub struct Kin {
+    /// Those that it replaced.
+    pub earlier: Vec<TokenRecord>,
+    /// Those that replaced it.
+    pub later: Vec<TokenRecord>,
 }
 
 impl Admin {
@@ -81,28 +98,40 @@ impl Admin {
         find(&self.connection, handle)
     }
 
-    /// Revokes the token with this id, or all with this name that can be used; where none of them can, the
-    /// newest.
+    /// The living tokens that rotation connects with this one.
+    pub fn living_kin(&self, token: &TokenRecord) -> Result<Kin, StoreError> {
+        Ok(Kin {
+            earlier: living_earlier(&self.connection, token)?,
+            later: living_later(&self.connection, token)?,
+        })
+    }
+
+    /// Revokes the token with this id, or all with this name, expired ones too: a clock that was wrong would
+    /// revive them.
     pub fn revoke_tokens(&mut self, handle: Handle<'_>) -> Result<Revoked, StoreError> {
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let meant = match find(&transaction, handle)? {
+        let (unrevoked, revoked): (Vec<_>, Vec<_>) = match find(&transaction, handle)? {
             Found::ById(token) => vec![token],
-            Found::ByName(tokens) => living_or_first(tokens),
+            Found::ByName(tokens) => tokens,
             none => return Ok(Revoked::NotFound(none)),
-        };
-        for token in &meant {
-            if token.revoked_at_ms.is_some() {
-                return Ok(Revoked::Already(token.clone()));
-            }
+        }
+        .into_iter()
+        .partition(|token| token.revoked_at_ms.is_none());
+        if unrevoked.is_empty() {
+            let newest = revoked.into_iter().next();
+            return Ok(newest.map_or(Revoked::NotFound(Found::Nowhere), Revoked::Already));
+        }
+        for token in &unrevoked {
             tokens::revoke(&transaction, token.id)?;
         }
         transaction.commit()?;
-        Ok(Revoked::Done(meant))
+        Ok(Revoked::Done(unrevoked))
     }
 
-    /// Stores a token in the place of a living one that was not replaced yet.
+    /// Stores a token in the place of a living one that was not replaced yet. What the old one had replaced
+    /// lives no longer than it does: of a chain only the last link may last.
     pub fn rotate_token(
         &mut self,
         old: &TokenRecord,
@@ -117,17 +146,63 @@ impl Admin {
             return Ok(Rotated::NotLive(found));
         }
         let new = tokens::insert(&transaction, new)?;
-        match overlap {
-            Overlap::Until(ms) => tokens::replace(&transaction, old.id, new, Some(ms))?,
-            Overlap::None => {
-                tokens::replace(&transaction, old.id, new, None)?;
-                tokens::revoke(&transaction, old.id)?;
+        tokens::replace(&transaction, old.id, new)?;
+        let end = |token: TokenRecord| {
+            match overlap {
+                Overlap::Until(ms) => tokens::end_by(&transaction, token.id, ms)?,
+                Overlap::None => tokens::revoke(&transaction, token.id)?,
+            }
+            tokens::find_by_row_id(&transaction, token.id)
+        };
+        let earlier = living_earlier(&transaction, &found)?
+            .into_iter()
+            .map(end)
+            .collect::<Result<_, _>>()?;
+        let old = end(found)?;
+        transaction.commit()?;
+        Ok(Rotated::Done { old, earlier })
+    }
+}
+
+/// The living tokens that this one replaced, directly or not, newest first. One pass over the replaced ones,
+/// since a token is younger than what it replaces.
+fn living_earlier(
+    connection: &Connection,
+    token: &TokenRecord,
+) -> Result<Vec<TokenRecord>, StoreError> {
+    let now_ms = now_ms();
+    let mut chain = HashSet::from([token.id.0]);
+    let mut living = Vec::new();
+    for earlier in tokens::replaced(connection, token.workspace_id)? {
+        let by = earlier.replaced_by.map(|by| by.0);
+        // A dead one may stand between two that live.
+        if by.is_some_and(|by| chain.contains(&by)) {
+            chain.insert(earlier.id.0);
+            if earlier.state(now_ms).is_living() {
+                living.push(earlier);
             }
         }
-        let replaced = tokens::get(&transaction, old.id)?.unwrap_or(found);
-        transaction.commit()?;
-        Ok(Rotated::Done(replaced))
     }
+    Ok(living)
+}
+
+/// The living tokens that replaced this one, directly or not, oldest first.
+fn living_later(
+    connection: &Connection,
+    token: &TokenRecord,
+) -> Result<Vec<TokenRecord>, StoreError> {
+    let now_ms = now_ms();
+    let mut living = Vec::new();
+    let (mut last, mut next) = (token.id, token.replaced_by);
+    // Each is younger than the one before, so this ends.
+    while let Some(id) = next.filter(|id| id.0 > last.0) {
+        let later = tokens::find_by_row_id(connection, id)?;
+        (last, next) = (id, later.replaced_by);
+        if later.state(now_ms).is_living() {
+            living.push(later);
+        }
+    }
+    Ok(living)
 }
 
 fn find(connection: &Connection, handle: Handle<'_>) -> Result<Found, StoreError> {
@@ -165,12 +240,4 @@ fn rank(state: TokenState) -> u8 {
         TokenState::Expired => 2,
         TokenState::Revoked => 3,
     }
-}
-
-fn living_or_first(tokens: Vec<TokenRecord>) -> Vec<TokenRecord> {
-    let now_ms = now_ms();
-    let is_living = |token: &TokenRecord| token.state(now_ms).is_living();
-    let count = tokens.iter().filter(|token| is_living(token)).count();
-    // They stand first.
-    tokens.into_iter().take(count.max(1)).collect()
 }

@@ -42,7 +42,7 @@ pub use catalog::{Entry, ScopeChoice, ScopeRecord, ScopeUsage, Selection};
 pub use chunks::{ARTIFACT_BYTES_MAX, CHUNK_BYTES};
 pub use connection::Synchronous;
 pub use error::{OpenError, StoreError};
-pub use life::{Found, Handle, Overlap, Revoked, Rotated};
+pub use life::{Found, Handle, Kin, Overlap, Revoked, Rotated};
 pub use model::{
     Access, Artifact, Condemned, NewArtifact, NewToken, Quota, Scope, ScopeId, ScopeKind, Stored,
     TokenId, TokenRecord, TokenState, Workspace, WorkspaceId,

@@ -72,6 +72,20 @@ pub(super) fn find_by_row_id(
     Ok(record)
 }
 
+/// The tokens of the workspace that another has replaced, newest first.
+pub(super) fn replaced(
+    connection: &Connection,
+    workspace: WorkspaceId,
+) -> Result<Vec<TokenRecord>, StoreError> {
+    let mut statement = connection.prepare_cached(select!(
+        "WHERE tokens.workspace_id = ?1 AND replaced_by IS NOT NULL ORDER BY tokens.id DESC"
+    ))?;
+    let records = statement
+        .query_map([workspace.0], from_row)?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(records)
+}
+
 /// Every token of the workspace that ever went by this name, dead ones included; or the one with this public
 /// id alone, because anybody may choose a name. Oldest first.
 pub(super) fn ever_called(
@@ -165,20 +179,25 @@ pub(super) fn revoke(connection: &Connection, id: TokenId) -> Result<(), StoreEr
     Ok(())
 }
 
-/// Notes that another token has taken the place of this one, which goes on until `until_ms` at most.
-pub(super) fn replace(
+/// Notes that another token has taken the place of this one.
+pub(super) fn replace(connection: &Connection, id: TokenId, by: TokenId) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("UPDATE tokens SET replaced_by = ?2 WHERE id = ?1")?
+        .execute(params![id.0, by.0])?;
+    Ok(())
+}
+
+/// Lets a token go on until then at most.
+pub(super) fn end_by(
     connection: &Connection,
     id: TokenId,
-    by: TokenId,
-    until_ms: Option<i64>,
+    until_ms: i64,
 ) -> Result<(), StoreError> {
     connection
         .prepare_cached(
-            "UPDATE tokens SET replaced_by = ?2, expires_at_ms = CASE
-                 WHEN ?3 IS NULL THEN expires_at_ms ELSE min(ifnull(expires_at_ms, ?3), ?3) END
-             WHERE id = ?1",
+            "UPDATE tokens SET expires_at_ms = min(ifnull(expires_at_ms, ?2), ?2) WHERE id = ?1",
         )?
-        .execute(params![id.0, by.0, until_ms])?;
+        .execute(params![id.0, until_ms])?;
     Ok(())
 }
 

@@ -39,6 +39,14 @@ pub(super) fn title(token: &TokenRecord) -> String {
     }
 }
 
+/// What becomes of a token that was revoked just now.
+fn revoked(token: &TokenRecord) -> String {
+    format!(
+        "revoked {}: it is refused from the next request on",
+        title(token)
+    )
+}
+
 /// Which scope an isolated token is for, behind the word for its access.
 fn for_scope(wish: &Wish) -> String {
     match (&wish.isolated_scope, wish.access) {

@@ -1,4 +1,5 @@
-//! `cachesrv token rotate`: a new secret for what a token may do, while the old one works on for a while.
+//! `cachesrv token rotate`: a new secret for what a token may do, while the old one works on for a while, and
+//! what that one had replaced no longer than it.
 
 use anyhow::Context;
 use jiff::Timestamp;
@@ -6,7 +7,8 @@ use jiff::Timestamp;
 use super::super::time::date;
 use super::super::{Failure, database, note};
 use super::{
-    create_command, expiry_ms, for_scope, hand_over, handle, moment_ms, not_found, title, until,
+    create_command, expiry_ms, for_scope, hand_over, handle, moment_ms, not_found, revoked, title,
+    until,
 };
 use crate::auth::{Authenticator, Wish};
 use crate::cli::TokenRotateArgs;
@@ -30,8 +32,8 @@ pub(super) fn run(config: &Config, args: &TokenRotateArgs) -> anyhow::Result<()>
     let rotated = admin
         .rotate_token(&old, &minted.to_store(), overlap)
         .context("cannot store the token")?;
-    let old_now = match rotated {
-        Rotated::Done(old) => old,
+    let (old_now, earlier) = match rotated {
+        Rotated::Done { old, earlier } => (old, earlier),
         Rotated::NotLive(old) => return Err(not_live(&admin, config, &old)),
     };
     let replaces = format!("token {} replaces {}", minted.public_id(), title(&old));
@@ -45,6 +47,9 @@ pub(super) fn run(config: &Config, args: &TokenRotateArgs) -> anyhow::Result<()>
         until(wish)
     ));
     note(&what_now(&old, &old_now, overlap));
+    for token in &earlier {
+        note(&what_of_earlier(token, overlap));
+    }
     Ok(())
 }
 
@@ -97,12 +102,18 @@ fn not_live(admin: &Admin, config: &Config, token: &TokenRecord) -> anyhow::Erro
         }
         (None, _) => format!("expired{} and cannot be rotated", on(token.expires_at_ms)),
     };
-    let next = match successor(admin, token) {
-        Some(live) => {
-            let rotate = format!("cachesrv token rotate {}", live.public_id);
-            database::with_db(&rotate, &config.db)
-        }
-        None => create_command(config, token),
+    let command = |verb: &str, token: &TokenRecord| {
+        let command = format!("cachesrv token {verb} {}", token.public_id);
+        database::with_db(&command, &config.db)
+    };
+    let next = if token.state(now_ms()) == TokenState::Replaced {
+        // It has a successor already: what can be wanted yet is its end.
+        command("revoke", token)
+    } else {
+        successor(admin, token).map_or_else(
+            || create_command(config, token),
+            |live| command("rotate", &live),
+        )
     };
     Failure::new(format!("{} {why}", title(token)))
         .hint(next)
@@ -143,4 +154,18 @@ fn what_now(before: &TokenRecord, now: &TokenRecord, overlap: Overlap) -> String
         }
         Overlap::Until(_) => format!("the old one works until {until}: {next} by then"),
     }
+}
+
+/// What becomes of a token that the old one had replaced.
+fn what_of_earlier(now: &TokenRecord, overlap: Overlap) -> String {
+    let until = now.expires_at_ms.map_or_else(String::new, date);
+    let anyway = match overlap {
+        Overlap::None => return revoked(now),
+        Overlap::Until(ms) if now.expires_at_ms == Some(ms) => "",
+        Overlap::Until(_) => ", when it expires anyway",
+    };
+    format!(
+        "{}, replaced before, works until {until}{anyway}",
+        title(now)
+    )
 }
