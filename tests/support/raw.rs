@@ -118,11 +118,16 @@ impl Raw {
 
     fn read_more(&mut self) -> io::Result<()> {
         let mut buffer = [0; 16 * 1024];
-        match self.socket.read(&mut buffer)? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            count => {
-                self.unread.extend_from_slice(&buffer[..count]);
-                Ok(())
+        loop {
+            match self.socket.read(&mut buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => {
+                    self.unread.extend_from_slice(&buffer[..count]);
+                    return Ok(());
+                }
+                // A read with a time limit is not resumed by the system after a signal to the process.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
     }
