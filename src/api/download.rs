@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use crate::auth::{Grant, read_chain};
 use crate::http::{Cut, Method, Request, ResponseHead, Status};
-use crate::store::{Artifact, Buffer, Reader, ScopeKind, StoreError};
+use crate::store::{Artifact, Buffer, Hash, Reader, ScopeKind, StoreError};
 use crate::telemetry::Value;
 
 use super::record::Record;
 use super::refusal::Refusal;
-use super::route::{Address, Hash};
+use super::route::Address;
 use super::{Api, CACHE_HEADERS, refuse};
 
 /// An artifact that was found, with its first chunk in memory.
@@ -75,7 +75,7 @@ impl Api {
         let chain = read_chain(&grant);
         let kind = kind_of(&grant);
         record.admit(grant);
-        let hash = Hash::parse(address.hash).ok_or(Refusal::Hash)?;
+        let hash = Hash::parse(address.hash)?;
         let artifact = reader
             .artifact(chain.scopes(), hash.as_str())
             .map_err(|error| self.store_failed(&error))?

@@ -2,7 +2,7 @@
 
 use crate::auth;
 use crate::http::{Method, Status};
-use crate::store::{Quota, StoreError};
+use crate::store::{NotAHash, Quota, StoreError};
 use crate::units::print_size;
 
 /// Why a request does not get what it asked for.
@@ -70,7 +70,7 @@ impl Refusal {
             Self::Exists => {
                 "an artifact is stored under this hash already; it never changes".to_owned()
             }
-            Self::Hash => "a hash is 1 to 128 characters of A-Z, a-z, 0-9, '_' and '-'".to_owned(),
+            Self::Hash => format!("the URL ends in no hash: {NotAHash}"),
             Self::TooLarge {
                 size_bytes,
                 max_bytes,
@@ -168,6 +168,12 @@ impl From<auth::Refusal> for Refusal {
             refusal if refusal.is_internal() => Self::Internal,
             refusal => Self::Credential(refusal),
         }
+    }
+}
+
+impl From<NotAHash> for Refusal {
+    fn from(_: NotAHash) -> Self {
+        Self::Hash
     }
 }
 

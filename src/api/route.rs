@@ -1,10 +1,6 @@
 //! What a path asks for.
 
 use crate::auth::Place;
-use crate::auth::token::TOKEN_PREFIX;
-
-/// The characters of a hash, and how many there may be.
-const HASH_LENGTH_MAX: usize = 128;
 
 /// What a path names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +17,7 @@ pub(super) enum Route<'p> {
     Unknown,
 }
 
-/// An artifact as the path names it, all parts as they were sent: the hash is checked by [`Hash::parse`],
+/// An artifact as the path names it, all parts as they were sent: the hash is checked by [`crate::store::Hash::parse`],
 /// the place against the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Address<'p> {
@@ -85,23 +81,6 @@ fn place(before: &str) -> Option<Place<'_>> {
 /// Without the slash at the end of a base URL.
 fn trimmed(name: &str) -> &str {
     name.strip_suffix('/').unwrap_or(name)
-}
-
-/// A hash that may be a key: 1 to 128 of `[A-Za-z0-9_-]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Hash<'p>(&'p str);
-
-impl<'p> Hash<'p> {
-    pub fn parse(text: &'p str) -> Option<Self> {
-        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-        let is_hash = (1..=HASH_LENGTH_MAX).contains(&text.len()) && text.bytes().all(is_allowed);
-        // Nor is a secret that was pasted into the URL: it must not be stored.
-        (is_hash && !text.contains(TOKEN_PREFIX)).then_some(Self(text))
-    }
-
-    pub fn as_str(self) -> &'p str {
-        self.0
-    }
 }
 
 #[cfg(test)]
@@ -186,26 +165,6 @@ mod tests {
             "/v1/cache",
         ] {
             assert_eq!(Route::of(path), Route::Unknown, "{path}");
-        }
-    }
-
-    #[test]
-    fn a_hash_is_1_to_128_harmless_characters() {
-        for hash in ["1", "abc_DEF-123", &"9".repeat(128)] {
-            assert!(Hash::parse(hash).is_some(), "{hash}");
-        }
-        for hash in [
-            "",
-            "..",
-            "a/b",
-            "a.b",
-            "a b",
-            "a%2e",
-            "ä",
-            "csrv_AbCdEfGhIjKl_0",
-            &"9".repeat(129),
-        ] {
-            assert!(Hash::parse(hash).is_none(), "{hash}");
         }
     }
 }

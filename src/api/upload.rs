@@ -5,12 +5,12 @@
 
 use crate::auth::{self, Place, write_target};
 use crate::http::{Cut, Request, ResponseHead, Status};
-use crate::store::{Admission, NewArtifact, StoreError, Stored, Upload};
+use crate::store::{Admission, Hash, NewArtifact, StoreError, Stored, Upload};
 use crate::telemetry::Value;
 
 use super::record::Record;
 use super::refusal::Refusal;
-use super::route::{Address, Hash};
+use super::route::Address;
 use super::{Api, CACHE_HEADERS, STRANGERS_BODY_BYTES_MAX, TEXT, loggable, refuse};
 
 /// Why an upload did not end with an artifact that is stored.
@@ -107,7 +107,7 @@ impl Api {
             .to_owned();
         record.admit(grant);
         let target = target.ok_or(Refusal::ReadOnly(writer))?;
-        let hash = Hash::parse(address.hash).ok_or(Refusal::Hash)?;
+        let hash = Hash::parse(address.hash)?;
         let max_bytes = self.settings.artifact_max_size_bytes;
         if size_bytes > max_bytes {
             return Err(Refusal::TooLarge {

@@ -6,10 +6,7 @@ use anyhow::Context;
 use super::{Failure, database, time, workspace};
 use crate::cli::{InScope, InWorkspace};
 use crate::config::Config;
-use crate::store::{Admin, Name, ScopeChoice, Selection, TokenRecord, now_ms};
-
-/// The longest hash, in characters; the same as in a URL of the cache.
-const HASH_LENGTH_MAX: usize = 128;
+use crate::store::{Admin, Hash, Name, ScopeChoice, Selection, TokenRecord, now_ms};
 
 /// What was typed, checked as far as that goes without the database.
 #[derive(Debug)]
@@ -69,12 +66,9 @@ impl<'a> Wanted<'a> {
         let Some(hash) = hash else {
             return Ok(self);
         };
-        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
-        if !(1..=HASH_LENGTH_MAX).contains(&hash.len()) || !hash.bytes().all(is_allowed) {
-            let rule = format!("use 1 to {HASH_LENGTH_MAX} of A-Z, a-z, 0-9, '_' and '-'");
-            return Err(Failure::usage(format!("'{hash}' is no hash: {rule}")).into());
-        }
-        let hash = Some(hash);
+        let hash = Hash::parse(hash)
+            .map_err(|why| Failure::usage(format!("'{hash}' is no hash: {why}")))?;
+        let hash = Some(hash.as_str());
         Ok(Self { hash, ..self })
     }
 

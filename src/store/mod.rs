@@ -13,6 +13,7 @@ mod cleaner;
 mod connection;
 mod error;
 mod file;
+mod hash;
 mod life;
 mod model;
 mod name;
@@ -42,6 +43,7 @@ pub use catalog::{Entry, ScopeChoice, ScopeRecord, ScopeUsage, Selection};
 pub use chunks::{ARTIFACT_BYTES_MAX, CHUNK_BYTES};
 pub use connection::Synchronous;
 pub use error::{OpenError, StoreError};
+pub use hash::{Hash, NotAHash};
 pub use life::{Found, Handle, Kin, Overlap, Revoked, Rotated};
 pub use model::{
     Access, Artifact, Condemned, NewArtifact, NewToken, Quota, Scope, ScopeId, ScopeKind, Stored,

@@ -107,15 +107,26 @@ pub(super) fn ever_called(
     Ok(records)
 }
 
-/// Whether the token may still do what it was admitted for.
-pub(super) fn is_live(connection: &Connection, id: TokenId) -> Result<bool, StoreError> {
+/// A token that may still do what it was admitted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LiveWriter {
+    /// Whether it stored an artifact before.
+    pub has_stored: bool,
+}
+
+/// The token, if it may still do what it was admitted for.
+pub(super) fn live_writer(
+    connection: &Connection,
+    id: TokenId,
+) -> Result<Option<LiveWriter>, StoreError> {
     let live = connection
         .prepare_cached(
-            "SELECT 1 FROM tokens WHERE id = ?1 AND revoked_at_ms IS NULL
+            "SELECT first_artifact_id IS NOT NULL FROM tokens WHERE id = ?1 AND revoked_at_ms IS NULL
              AND (expires_at_ms IS NULL OR expires_at_ms > ?2)",
         )?
-        .exists(params![id.0, super::now_ms()])?;
-    Ok(live)
+        .query_row(params![id.0, super::now_ms()], |row| row.get(0))
+        .optional()?;
+    Ok(live.map(|has_stored| LiveWriter { has_stored }))
 }
 
 /// Whether a token of the workspace goes by this name that is neither revoked, expired nor replaced.
@@ -155,16 +166,14 @@ pub(super) fn insert(connection: &Connection, new: &NewToken<'_>) -> Result<Toke
     Ok(TokenId(connection.last_insert_rowid()))
 }
 
-/// Notes that a token stores this artifact, unless it stored another one before.
-pub(super) fn note_first_entry(
+/// Notes the first artifact that a token stores.
+pub(super) fn note_first_artifact(
     connection: &Connection,
     id: TokenId,
     artifact_id: i64,
 ) -> Result<(), StoreError> {
     connection
-        .prepare_cached(
-            "UPDATE tokens SET first_artifact_id = ?2 WHERE id = ?1 AND first_artifact_id IS NULL",
-        )?
+        .prepare_cached("UPDATE tokens SET first_artifact_id = ?2 WHERE id = ?1")?
         .execute(params![id.0, artifact_id])?;
     Ok(())
 }

@@ -283,9 +283,9 @@ fn publish(
     batch: &Batch,
     digest: &[u8; 32],
 ) -> Result<Stored, StoreError> {
-    if !tokens::is_live(connection, new.writer)? {
+    let Some(writer) = tokens::live_writer(connection, new.writer)? else {
         return Ok(Stored::TokenNotLive);
-    }
+    };
     if let Some(quota) = limits.exceeded(connection, &new.scope, new.size_bytes)? {
         return Ok(Stored::OverQuota(quota));
     }
@@ -297,6 +297,8 @@ fn publish(
     if row.is_some() && !artifacts::publish(connection, id, digest)? {
         return Err(StoreError::Incomplete);
     }
-    tokens::note_first_entry(connection, new.writer, id)?;
+    if !writer.has_stored {
+        tokens::note_first_artifact(connection, new.writer, id)?;
+    }
     Ok(Stored::New)
 }
