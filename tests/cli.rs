@@ -62,8 +62,16 @@ fn the_commands_are_the_documented_ones() {
             "artifact show",
             "artifact delete",
             "purge",
+            "gc",
+            "stats",
+            "backup",
+            "restore",
+            "verify",
+            "doctor",
+            "healthcheck",
             "config",
-            "config show"
+            "config show",
+            "completions"
         ]
     );
 }

@@ -97,8 +97,14 @@ fn another(setting: &Setting) -> (&'static str, &'static str) {
         "db" => ("/srv/other.db", "'/srv/other.db'"),
         "listen" => ("[::1]:9000", "\"[::1]:9000\""),
         "limits.connections_max" => ("7", "7"),
+        "tls.certificate" | "tls.key" | "backup.dir" => ("/srv/x", "'/srv/x'"),
+        "metrics.listen" => ("[::1]:9001", "\"[::1]:9001\""),
+        "eviction.isolated_share" | "backup.keep" => ("5", "5"),
+        "eviction.max_age" | "eviction.isolated_max_age" | "backup.every" => ("90s", "\"90s\""),
         "limits.artifact_max_size"
         | "limits.upload_memory"
+        | "eviction.max_size"
+        | "eviction.min_free_disk"
         | "limits.isolated_scope_max_size"
         | "limits.isolated_max_size" => ("3GiB", "\"3GiB\""),
         "limits.body_min_rate" => ("2KiB", "2048"),

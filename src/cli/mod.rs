@@ -5,9 +5,17 @@
 //! the first place when there is another in the second.
 
 mod artifact;
+mod backup;
+mod completions;
+mod doctor;
+mod gc;
+mod healthcheck;
 mod purge;
+mod restore;
 mod scope;
+mod stats;
 mod token;
+mod verify;
 mod workspace;
 
 use std::path::PathBuf;
@@ -17,9 +25,17 @@ use clap::{Args, Parser, Subcommand};
 use crate::config;
 
 pub use artifact::*;
+pub use backup::*;
+pub use completions::*;
+pub use doctor::*;
+pub use gc::*;
+pub use healthcheck::*;
 pub use purge::*;
+pub use restore::*;
 pub use scope::*;
+pub use stats::*;
 pub use token::*;
+pub use verify::*;
 pub use workspace::*;
 
 /// A self-hosted remote cache for Nx: one binary, one SQLite file
@@ -179,6 +195,27 @@ Examples:
     )]
     Purge(PurgeArgs),
 
+    /// Evict now what the limits let go
+    Gc(GcArgs),
+
+    /// Show hit rates and bytes by day
+    Stats(StatsArgs),
+
+    /// Copy the database to a file while the server runs
+    Backup(BackupArgs),
+
+    /// Put a backup in the place of the database
+    Restore(RestoreArgs),
+
+    /// Check the database, every checksum and every counter
+    Verify(VerifyArgs),
+
+    /// Find what is wrong with the configuration, the machine or the server
+    Doctor(DoctorArgs),
+
+    /// Exit 0 if the server answers, 1 if not
+    Healthcheck(HealthcheckArgs),
+
     /// Look at the configuration
     #[command(
         subcommand_required = true,
@@ -186,6 +223,9 @@ Examples:
         disable_help_subcommand = true
     )]
     Config(ConfigArgs),
+
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
 }
 
 /// `cachesrv serve`

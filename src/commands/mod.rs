@@ -5,18 +5,26 @@
 
 mod activation;
 mod artifact;
+mod backup;
+mod completions;
 mod config;
 mod database;
+mod doctor;
 mod failure;
+mod gc;
+mod healthcheck;
 mod progress;
 mod purge;
+mod restore;
 mod scope;
 mod secret;
 mod selection;
 mod serve;
+mod stats;
 mod table;
 mod time;
 mod token;
+mod verify;
 mod workspace;
 
 use std::io::{self, ErrorKind, Write};
@@ -54,6 +62,20 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Purge(args) => {
             let resolution = resolve(&flags(&cli.options, &args.options)?)?;
             purge::run(&resolution.config, args)
+        }
+        Command::Gc(args) => gc::run(&resolve(&flags(&cli.options, &args.options)?)?, args),
+        Command::Stats(args) => stats::run(&resolve(&flags(&cli.options, &args.options)?)?, args),
+        Command::Backup(args) => backup::run(&resolve(&flags(&cli.options, &args.options)?)?, args),
+        Command::Restore(args) => {
+            restore::run(&resolve(&flags(&cli.options, &args.options)?)?, args)
+        }
+        Command::Verify(args) => verify::run(&resolve(&flags(&cli.options, &args.options)?)?, args),
+        Command::Doctor(args) => doctor::run(&resolve(&flags(&cli.options, &args.options)?)?, args),
+        Command::Healthcheck(args) => {
+            healthcheck::run(&resolve(&flags(&cli.options, &args.options)?)?, args)
+        }
+        Command::Completions(args) => {
+            completions::run(&resolve(&flags(&cli.options, &args.options)?)?, args)
         }
         Command::Config(args) => config::run(&cli.options, &args.command),
     }

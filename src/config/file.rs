@@ -140,7 +140,13 @@ fn text_of(setting: &Setting, value: &DeValue<'_>) -> Result<String, String> {
             Ok(number.map_or_else(|_| value.to_string(), |number| number.to_string()))
         }
         (
-            Kind::Size(..) | Kind::Time(..) | Kind::File(_) | Kind::Address(_) | Kind::Word(_),
+            Kind::Size(..)
+            | Kind::Time(..)
+            | Kind::File(_)
+            | Kind::OptionalPath(_)
+            | Kind::Address(_)
+            | Kind::OptionalAddress(_)
+            | Kind::Word(_),
             DeValue::String(text),
         ) => Ok(text.clone().into_owned()),
         (kind, _) => Err(format!(
@@ -158,7 +164,11 @@ fn expected(kind: &Kind) -> &'static str {
         Kind::Count(..) | Kind::Code(_) => "a whole number",
         Kind::Size(..) => "a size like \"20GiB\"",
         Kind::Time(..) => "a duration like \"30s\"",
-        Kind::File(_) | Kind::Address(_) | Kind::Word(_) => "a string in quotes",
+        Kind::File(_)
+        | Kind::OptionalPath(_)
+        | Kind::Address(_)
+        | Kind::OptionalAddress(_)
+        | Kind::Word(_) => "a string in quotes",
     }
 }
 
@@ -261,12 +271,12 @@ mod tests {
                 "c.toml:1: unknown table 'limit'; did you mean 'limits'?",
             ),
             (
-                "\n[eviction]\nmax_age = '1d'",
-                "c.toml:2: unknown table 'eviction'",
+                "\n[cleaning]\nmax_age = '1d'",
+                "c.toml:2: unknown table 'cleaning'",
             ),
             (
-                "[limits.deep]\nx = 1",
-                "c.toml:1: unknown key 'limits.deep'",
+                "[limits.quorum]\nx = 1",
+                "c.toml:1: unknown key 'limits.quorum'",
             ),
             ("[[tokens]]\nx = 1", "c.toml:1: unknown key 'tokens'"),
             ("\"\" = 1", "c.toml:1: unknown key '\"\"'"),

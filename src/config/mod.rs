@@ -36,14 +36,31 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Whether the address of the client is taken from `X-Forwarded-For`.
     pub behind_proxy: bool,
+    /// `[tls]`
+    pub tls: Tls,
     /// `[limits]`
     pub limits: Limits,
+    /// `[eviction]`
+    pub eviction: Eviction,
+    /// `[backup]`
+    pub backup: Backup,
     /// `[log]`
     pub log: LogSettings,
+    /// `[metrics]`
+    pub metrics: Metrics,
     /// `[nx]`
     pub nx: Nx,
     /// `[durability]`
     pub durability: Durability,
+}
+
+/// What the server proves its name with. Both or none.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tls {
+    /// The certificate chain.
+    pub certificate: Option<PathBuf>,
+    /// Its private key.
+    pub key: Option<PathBuf>,
 }
 
 /// Bounds on clients, memory and time.
@@ -73,6 +90,52 @@ pub struct Limits {
     pub isolated_scope_max_size_bytes: u64,
     /// What the isolated scopes of one workspace may hold together, in bytes.
     pub isolated_max_size_bytes: u64,
+}
+
+/// What is kept, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Eviction {
+    /// What all artifacts may take together, in bytes.
+    pub max_size_bytes: u64,
+    /// Since the last read.
+    pub max_age: Duration,
+    /// What stays free on the disk, in bytes.
+    pub min_free_disk_bytes: u64,
+    /// What isolated scopes have of `max_size_bytes`, in percent.
+    pub isolated_share_percent: u32,
+    /// Since the last read, in isolated scopes.
+    pub isolated_max_age: Duration,
+}
+
+impl Eviction {
+    /// What isolated scopes may take together, in bytes.
+    pub fn isolated_max_bytes(&self) -> u64 {
+        // The limit on the size leaves room for the product.
+        self.max_size_bytes * u64::from(self.isolated_share_percent) / 100
+    }
+
+    /// What trusted scopes may take together, in bytes: never more nor less by what isolated ones do.
+    pub fn trusted_max_bytes(&self) -> u64 {
+        self.max_size_bytes - self.isolated_max_bytes()
+    }
+}
+
+/// Backups that the server makes of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Backup {
+    /// Where they go; without it there are none.
+    pub dir: Option<PathBuf>,
+    /// From one to the next.
+    pub every: Duration,
+    /// How many stay.
+    pub keep: u32,
+}
+
+/// Where metrics can be had.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Metrics {
+    /// An address of their own, without a token.
+    pub listen: Option<SocketAddr>,
 }
 
 /// What is logged, and how.
@@ -127,8 +190,12 @@ impl Config {
             db: PathBuf::new(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             behind_proxy: false,
+            tls: Tls::default(),
             limits: Limits::default(),
+            eviction: Eviction::default(),
+            backup: Backup::default(),
             log: LogSettings::default(),
+            metrics: Metrics::default(),
             nx: Nx::default(),
             durability: Durability::default(),
         }
@@ -389,6 +456,24 @@ mod tests {
             isolated_max_size_bytes: 5 << 30,
         };
         assert_eq!(config.limits, limits);
+        assert_eq!(config.tls, Tls::default());
+        let eviction = Eviction {
+            max_size_bytes: 20 << 30,
+            max_age: Duration::from_hours(30 * 24),
+            min_free_disk_bytes: 1 << 30,
+            isolated_share_percent: 25,
+            isolated_max_age: Duration::from_hours(7 * 24),
+        };
+        assert_eq!(eviction.isolated_max_bytes(), 5 << 30);
+        assert_eq!(eviction.trusted_max_bytes(), 15 << 30);
+        assert_eq!(config.eviction, eviction);
+        let backup = Backup {
+            dir: None,
+            every: Duration::from_hours(24),
+            keep: 7,
+        };
+        assert_eq!(config.backup, backup);
+        assert_eq!(config.metrics, Metrics::default());
         assert_eq!(
             config.log,
             LogSettings {
@@ -412,6 +497,8 @@ mod tests {
             "db=x.db",
             "listen=[::1]:1",
             "behind_proxy=true",
+            "tls.certificate=c.pem",
+            "tls.key=k.pem",
             "limits.artifact_max_size=1B",
             "limits.connections_max=2",
             "limits.head_timeout=3s",
@@ -424,8 +511,17 @@ mod tests {
             "limits.database_wait=10s",
             "limits.isolated_scope_max_size=11B",
             "limits.isolated_max_size=12B",
+            "eviction.max_size=13MiB",
+            "eviction.max_age=14s",
+            "eviction.min_free_disk=15B",
+            "eviction.isolated_share=16",
+            "eviction.isolated_max_age=17s",
+            "backup.dir=d",
+            "backup.every=18s",
+            "backup.keep=19",
             "log.format=json",
             "log.requests=false",
+            "metrics.listen=[::1]:2",
             "nx.put_status=202",
             "durability.synchronous=full",
             "durability.mmap=false",
@@ -440,6 +536,25 @@ mod tests {
             db: PathBuf::from("x.db"),
             listen: "[::1]:1".parse().unwrap(),
             behind_proxy: true,
+            tls: Tls {
+                certificate: Some(PathBuf::from("c.pem")),
+                key: Some(PathBuf::from("k.pem")),
+            },
+            eviction: Eviction {
+                max_size_bytes: 13 << 20,
+                max_age: Duration::from_secs(14),
+                min_free_disk_bytes: 15,
+                isolated_share_percent: 16,
+                isolated_max_age: Duration::from_secs(17),
+            },
+            backup: Backup {
+                dir: Some(PathBuf::from("d")),
+                every: Duration::from_secs(18),
+                keep: 19,
+            },
+            metrics: Metrics {
+                listen: Some("[::1]:2".parse().unwrap()),
+            },
             limits: Limits {
                 artifact_max_size_bytes: 1,
                 connections_max: 2,

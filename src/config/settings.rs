@@ -29,8 +29,12 @@ pub struct Setting {
 pub(super) enum Kind {
     /// A path of a file.
     File(fn(&mut Config) -> &mut PathBuf),
+    /// A path of a file or directory, or none.
+    OptionalPath(fn(&mut Config) -> &mut Option<PathBuf>),
     /// An IP address with a port.
     Address(fn(&mut Config) -> &mut SocketAddr),
+    /// An IP address with a port, or none.
+    OptionalAddress(fn(&mut Config) -> &mut Option<SocketAddr>),
     /// `true` or `false`.
     Switch(fn(&mut Config) -> &mut bool),
     /// A number of things.
@@ -57,6 +61,12 @@ const ARTIFACT_LIMIT_BYTES: u64 = 200 << 30;
 /// More than any disk, and far from what 64 bits can count.
 const QUOTA_MAX_BYTES: u64 = 1 << 50;
 
+/// The word for an optional value that is not there. A file of that name is `./none`.
+const NONE: &str = "none";
+
+/// Seconds for what a test wants short; ten years are for ever.
+const AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24 * 3650);
+
 /// Every setting. Settings without a table come first: in TOML nothing without a table can follow one.
 pub static SETTINGS: &[Setting] = &[
     Setting {
@@ -76,6 +86,18 @@ pub static SETTINGS: &[Setting] = &[
         default: "false",
         doc: "Take the client's address from X-Forwarded-For; only behind a proxy that sets it.",
         kind: Kind::Switch(|config| &mut config.behind_proxy),
+    },
+    Setting {
+        key: "tls.certificate",
+        default: NONE,
+        doc: "The certificate chain, in PEM: with it and its key the server speaks TLS only.",
+        kind: Kind::OptionalPath(|config| &mut config.tls.certificate),
+    },
+    Setting {
+        key: "tls.key",
+        default: NONE,
+        doc: "The private key of the certificate, in PEM.",
+        kind: Kind::OptionalPath(|config| &mut config.tls.key),
     },
     Setting {
         key: "limits.artifact_max_size",
@@ -163,6 +185,58 @@ pub static SETTINGS: &[Setting] = &[
         }),
     },
     Setting {
+        key: "eviction.max_size",
+        default: "20GiB",
+        doc: "The most that all artifacts may take; what was read least recently goes first.",
+        kind: Kind::Size(1 << 20..=QUOTA_MAX_BYTES, |config| {
+            &mut config.eviction.max_size_bytes
+        }),
+    },
+    Setting {
+        key: "eviction.max_age",
+        default: "30d",
+        doc: "Artifacts that nobody read for so long go.",
+        kind: Kind::Time(AGE, |config| &mut config.eviction.max_age),
+    },
+    Setting {
+        key: "eviction.min_free_disk",
+        default: "1GiB",
+        doc: "With less than this free on the disk nothing new is stored and old artifacts go.",
+        kind: Kind::Size(0..=QUOTA_MAX_BYTES, |config| {
+            &mut config.eviction.min_free_disk_bytes
+        }),
+    },
+    Setting {
+        key: "eviction.isolated_share",
+        default: "25",
+        doc: "Percent of max_size that isolated scopes have; trusted ones have the rest.",
+        kind: Kind::Count(0..=90, |config| &mut config.eviction.isolated_share_percent),
+    },
+    Setting {
+        key: "eviction.isolated_max_age",
+        default: "7d",
+        doc: "The same as max_age for artifacts in isolated scopes.",
+        kind: Kind::Time(AGE, |config| &mut config.eviction.isolated_max_age),
+    },
+    Setting {
+        key: "backup.dir",
+        default: NONE,
+        doc: "The directory that the server itself writes backups to, best on another disk.",
+        kind: Kind::OptionalPath(|config| &mut config.backup.dir),
+    },
+    Setting {
+        key: "backup.every",
+        default: "1d",
+        doc: "Time from one backup to the next.",
+        kind: Kind::Time(AGE, |config| &mut config.backup.every),
+    },
+    Setting {
+        key: "backup.keep",
+        default: "7",
+        doc: "How many of these backups are kept; the oldest go.",
+        kind: Kind::Count(1..=1000, |config| &mut config.backup.keep),
+    },
+    Setting {
         key: "log.format",
         default: "text",
         doc: "The form of a log line.",
@@ -176,6 +250,12 @@ pub static SETTINGS: &[Setting] = &[
         default: "true",
         doc: "Write a line for each request.",
         kind: Kind::Switch(|config| &mut config.log.requests),
+    },
+    Setting {
+        key: "metrics.listen",
+        default: NONE,
+        doc: "A second address, for metrics and health only, in plain HTTP and without a token.",
+        kind: Kind::OptionalAddress(|config| &mut config.metrics.listen),
     },
     Setting {
         key: "nx.put_status",
@@ -240,7 +320,9 @@ impl Setting {
     pub fn values(&self) -> String {
         match &self.kind {
             Kind::File(_) => "a path".to_owned(),
+            Kind::OptionalPath(_) => "a path, or none".to_owned(),
             Kind::Address(_) => "an IP address and port".to_owned(),
+            Kind::OptionalAddress(_) => "an IP address and port, or none".to_owned(),
             Kind::Switch(_) => "true or false".to_owned(),
             Kind::Count(range, _) => format!("{} to {}", range.start(), range.end()),
             Kind::Size(range, _) => span(range, |bytes| units::print_size(*bytes)),
@@ -257,9 +339,18 @@ impl Setting {
                 *field(config) = file(text)?;
                 Ok(text.to_owned())
             }
+            Kind::OptionalPath(field) => {
+                *field(config) = optional(text, file)?;
+                Ok(text.to_owned())
+            }
             Kind::Address(field) => {
                 *field(config) = address(text)?;
                 Ok(field(config).to_string())
+            }
+            Kind::OptionalAddress(field) => {
+                let address = optional(text, address)?;
+                *field(config) = address;
+                Ok(address.map_or_else(|| NONE.to_owned(), |address| address.to_string()))
             }
             Kind::Switch(field) => {
                 *field(config) = switch(text)?;
@@ -295,6 +386,14 @@ fn file(text: &str) -> Result<PathBuf, String> {
         "" => Err("is empty, write the path of a file".to_owned()),
         text if text.contains('\0') => Err(format!("'{text}' contains a NUL character")),
         text => Ok(PathBuf::from(text)),
+    }
+}
+
+fn optional<T>(text: &str, parse: fn(&str) -> Result<T, String>) -> Result<Option<T>, String> {
+    match text {
+        NONE => Ok(None),
+        "" => Err(format!("is empty, write '{NONE}' for no value")),
+        text => parse(text).map(Some),
     }
 }
 
@@ -431,10 +530,12 @@ mod tests {
                 "TEXT",
                 "0x1",
             ];
-            for text in values
-                .iter()
-                .skip(usize::from(setting.key == "db") * values.len())
-            {
+            // Nearly every text is a path.
+            let possible = match setting.kind {
+                Kind::File(_) | Kind::OptionalPath(_) => &values[..2],
+                _ => &values[..],
+            };
+            for text in possible {
                 assert!(
                     setting.set(&mut config, text).is_err(),
                     "{} = {text:?}",

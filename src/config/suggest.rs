@@ -80,10 +80,10 @@ mod tests {
 
     #[test]
     fn what_is_like_nothing_gets_no_suggestion() {
-        for unknown in ["", "x", "postgres_url", "eviction.max_age", "limits.deep"] {
+        for unknown in ["", "x", "postgres_url", "postgres.pool", "limits.quorum"] {
             assert_eq!(key(unknown), None, "{unknown}");
         }
         assert_eq!(variable("CACHESRV_TOKEN"), None);
-        assert_eq!(table("eviction"), None);
+        assert_eq!(table("cleaning"), None);
     }
 }

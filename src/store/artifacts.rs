@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::error::StoreError;
-use super::model::{Artifact, Condemned, NewArtifact, Scope};
+use super::model::{Artifact, Condemned, NewArtifact, Scope, ScopeKind};
 use super::scopes;
 
 /// The artifact stored under `hash` in `scope`.
@@ -71,8 +71,8 @@ fn insert(
     connection
         .prepare_cached(
             "INSERT INTO artifacts (scope_id, hash, state, size_bytes, digest, created_at_ms, read_at_ms,
-                                    writer_token_id, writer_address)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8)",
+                                    writer_token_id, writer_address, is_isolated)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8, ?9)",
         )?
         .execute(params![
             scope.0,
@@ -83,6 +83,7 @@ fn insert(
             now_ms,
             new.writer.0,
             new.writer_address,
+            new.scope.kind() == ScopeKind::Isolated,
         ])?;
     Ok(connection.last_insert_rowid())
 }

@@ -14,6 +14,7 @@ mod connection;
 mod error;
 mod file;
 mod hash;
+mod housekeeper;
 mod life;
 mod model;
 mod name;
@@ -96,7 +97,7 @@ pub struct Store {
     // connection, which folds the log and removes it; the lock goes after every connection.
     readers: r2d2::Pool<SqliteConnectionManager>,
     _checkpointer: checkpointer::Checkpointer,
-    _cleaner: cleaner::Cleaner,
+    _housekeeper: housekeeper::Housekeeper,
     writer: Arc<writer::Writer>,
     _lock: file::FileLock,
     space: Arc<space::Space>,
@@ -145,11 +146,11 @@ impl Store {
             readers,
             _checkpointer: checkpointer::Checkpointer::start(checkpoints, &writer.shared(), path)
                 .map_err(spawn_error)?,
-            _cleaner: cleaner::Cleaner::start(
-                Arc::clone(&writer),
-                Arc::clone(&space),
-                Arc::clone(&leftovers),
-            )
+            _housekeeper: housekeeper::Housekeeper::start(housekeeper::Chores {
+                writer: Arc::clone(&writer),
+                space: Arc::clone(&space),
+                leftovers: Arc::clone(&leftovers),
+            })
             .map_err(spawn_error)?,
             writer,
             _lock: lock,

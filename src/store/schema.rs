@@ -14,6 +14,7 @@ pub(super) const APPLICATION_ID: u32 = 0x6373_7276;
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001_initial.sql"),
     include_str!("../../migrations/0002_isolation.sql"),
+    include_str!("../../migrations/0003_operation.sql"),
 ];
 
 /// The schema version this program works with.
