@@ -21,6 +21,7 @@ mod servers;
 mod sqlite;
 mod targets;
 mod tiny;
+mod upkeep;
 
 use anyhow::Result;
 use clap::Parser;
@@ -52,13 +53,18 @@ fn main() -> Result<()> {
             guessed.extend(guessing::run(&plan, kind)?);
         }
     }
+    let upkeep = plan.parts.contains(&Part::Upkeep);
+    let upkeep = upkeep.then(|| upkeep::run(&plan)).transpose()?;
     print_head(&plan);
     matrix.print(&plan);
     if !probed.is_empty() {
         probes::print(&probed, &plan);
         guessing::print(&guessed, &plan);
     }
-    if plan.has(Kind::Cachesrv) {
+    if let Some(upkeep) = &upkeep {
+        upkeep::print(upkeep, &plan);
+    }
+    if plan.has(Kind::Cachesrv) && plan.parts.iter().any(|part| *part != Part::Upkeep) {
         targets::print(
             &plan,
             &matrix,

@@ -50,6 +50,13 @@ pub struct Options {
     #[arg(long)]
     quick: bool,
 
+    /// Entries of the database whose upkeep is measured (`--parts upkeep`), and the size of each
+    #[arg(long, default_value_t = 200_000)]
+    upkeep_entries: u64,
+    /// See --upkeep-entries
+    #[arg(long, value_parser = parse_size, default_value = "105K")]
+    upkeep_size: usize,
+
     /// Print Markdown
     #[arg(long)]
     markdown: bool,
@@ -76,6 +83,8 @@ pub enum Part {
     Get,
     Put,
     Probes,
+    /// Start, backup, verify and eviction of a large database: up to 60 GB of disk, not among the defaults
+    Upkeep,
 }
 
 /// What is going to be run.
@@ -87,6 +96,8 @@ pub struct Plan {
     pub rounds: usize,
     pub slice: Duration,
     pub put_bytes: u64,
+    pub upkeep_entries: u64,
+    pub upkeep_size_bytes: usize,
     pub markdown: bool,
     pub setup: Setup,
     pub cores: usize,
@@ -111,6 +122,8 @@ impl Plan {
             put_bytes: options
                 .put_bytes
                 .unwrap_or(quick(430_000_000, 1_680_000_000)),
+            upkeep_entries: options.upkeep_entries,
+            upkeep_size_bytes: options.upkeep_size,
             markdown: options.markdown,
             setup: Setup {
                 cachesrv: std::path::absolute(options.cachesrv.unwrap_or_else(built))?,

@@ -78,6 +78,7 @@ pub struct Server {
     pub token: String,
     child: Child,
     dir: TempDir,
+    cachesrv: PathBuf,
 }
 
 impl Server {
@@ -97,7 +98,25 @@ impl Server {
             token,
             child,
             dir,
+            cachesrv: setup.cachesrv.clone(),
         })
+    }
+
+    /// Stops cachesrv and starts it again on the same file with other settings.
+    pub fn restart(&mut self, settings: &[String]) -> Result<()> {
+        self.stop();
+        (self.child, self.address) = serve_cachesrv(&self.cachesrv, self.dir.path(), settings)?;
+        Ok(())
+    }
+
+    /// The command line of cachesrv on its file, for what runs beside it.
+    pub fn command(&self) -> Command {
+        command(&self.cachesrv, self.dir.path())
+    }
+
+    /// The database.
+    pub fn database(&self) -> PathBuf {
+        self.dir.path().join("cachesrv.db")
     }
 
     /// What a successful PUT is answered with.
@@ -136,9 +155,12 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    /// A clean stop; after ten seconds, an unclean one.
-    fn drop(&mut self) {
+impl Server {
+    /// A clean stop; after ten seconds, an unclean one. Nothing to do for one that has ended.
+    pub fn stop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
         let _ = Command::new("kill")
             .arg(self.child.id().to_string())
             .status();
@@ -158,19 +180,28 @@ impl Drop for Server {
     }
 }
 
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 type Started = (Child, SocketAddr, String);
 
+fn command(binary: &Path, dir: &Path) -> Command {
+    let mut command = Command::new(binary);
+    command
+        .current_dir(dir)
+        .env("CACHESRV_DB", dir.join("cachesrv.db"))
+        .env("CACHESRV_LISTEN", "127.0.0.1:0")
+        .env("CACHESRV_LOG_REQUESTS", "false");
+    command
+}
+
 fn start_cachesrv(binary: &Path, dir: &Path) -> Result<Started> {
-    let command = || {
-        let mut command = Command::new(binary);
-        command
-            .current_dir(dir)
-            .env("CACHESRV_DB", dir.join("cachesrv.db"))
-            .env("CACHESRV_LISTEN", "127.0.0.1:0")
-            .env("CACHESRV_LOG_REQUESTS", "false");
-        command
-    };
-    let created = command().args(["token", "create", "--write"]).output()?;
+    let created = command(binary, dir)
+        .args(["token", "create", "--write"])
+        .output()?;
     ensure!(
         created.status.success(),
         "`{} token create --write` failed: {}{}",
@@ -180,8 +211,15 @@ fn start_cachesrv(binary: &Path, dir: &Path) -> Result<Started> {
     );
     let token = String::from_utf8(created.stdout)?.trim().to_owned();
     ensure!(!token.is_empty(), "`token create --write` printed no token");
-    let mut child = command()
+    // Nothing goes in a comparison with servers that keep everything.
+    let (child, address) = serve_cachesrv(binary, dir, &["eviction.max_size=1TiB".to_owned()])?;
+    Ok((child, address, token))
+}
+
+fn serve_cachesrv(binary: &Path, dir: &Path, settings: &[String]) -> Result<(Child, SocketAddr)> {
+    let mut child = command(binary, dir)
         .arg("serve")
+        .args(settings.iter().flat_map(|setting| ["--set", setting]))
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()?;
@@ -189,7 +227,7 @@ fn start_cachesrv(binary: &Path, dir: &Path) -> Result<Started> {
     let mut lines = BufReader::new(stderr);
     let address = address_logged(&mut lines).inspect_err(|_| drop(child.kill()))?;
     keep_stderr(lines, dir.join("stderr"));
-    Ok((child, address, token))
+    Ok((child, address))
 }
 
 /// Reads the log up to the line that says where the server listens.
