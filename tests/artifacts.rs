@@ -350,7 +350,7 @@ trusted
   size       4.9 KiB (5000 bytes)
   blake3     {}
   stored     {}
-  last read  not noted
+  last read  never
   by         token 'ci-main' ({}), write, live
   from       192.0.2.1
 
@@ -358,7 +358,7 @@ isolated 'pr-1'
   size       77 B
   blake3     {}
   stored     {}
-  last read  not noted
+  last read  never
   by         token {}, isolated, live
   from       2001:db8::7
 ",

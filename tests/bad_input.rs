@@ -4,12 +4,13 @@
 mod support;
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cachesrv::store::SCHEMA_VERSION;
-use support::dir::{BINARY, number, run, sqlite};
+use support::dir::{BINARY, run};
+use support::disk::{DISK_FULL, SmallDisk, namespace};
 use support::{Dir, Outcome, Random, Server, Token, eventually, noise};
 
 const MIB: usize = 1024 * 1024;
@@ -20,8 +21,6 @@ const LIST: [&str; 2] = ["token", "list"];
 
 /// The commands that open the database, each in its own way.
 const ALL: [&[&str]; 3] = [&SERVE, &CREATE, &LIST];
-
-const DISK_FULL: &str = "the disk of this cache is full: free some space on it\n";
 
 fn set_mode(path: &Path, mode: u32) {
     let permissions = std::fs::Permissions::from_mode(mode);
@@ -325,30 +324,6 @@ fn a_wrong_configuration_is_named_before_anything_is_opened() {
 
 // Disks.
 
-/// A shell in a mount namespace of its own, where `line` may mount what it needs. With it, a mount never
-/// outlives the test.
-fn namespace(dir: &Dir, line: &str) -> Command {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    // Without privileges in a user namespace; some containers let root mount but make no such namespace.
-    for flags in ["-rm", "-m"] {
-        let mut probe = dir.command("unshare");
-        probe
-            .env("PATH", &path)
-            .args([flags, "mount", "-t", "tmpfs", "none", "/mnt"]);
-        if probe.output().is_ok_and(|output| output.status.success()) {
-            let mut command = dir.command("unshare");
-            command
-                .env("PATH", &path)
-                .env("cachesrv", BINARY)
-                .args([flags, "sh", "-ec", line]);
-            return command;
-        }
-    }
-    panic!(
-        "this test mounts a small disk: run it as root, or where `unshare -rm` works (util-linux)"
-    );
-}
-
 #[test]
 fn a_read_only_disk_is_named() {
     let dir = Dir::new();
@@ -366,87 +341,14 @@ fn a_read_only_disk_is_named() {
     serves_what_it_had(&dir, &token);
 }
 
-/// A server whose database is on a disk of 24 MiB, of which a filler takes 6.
-struct SmallDisk {
-    server: Server,
-    token: Token,
-    disk: PathBuf,
-    dir: Dir,
-}
-
-impl SmallDisk {
-    fn start() -> Self {
-        let dir = Dir::new();
-        let token = dir.token("write");
-        std::fs::create_dir(dir.join("disk")).expect("a directory");
-        let line = "mount -t tmpfs -o size=24m none disk; cp -p cachesrv.db disk/; cd disk
-                    head -c 6291456 /dev/zero >filler
-                    exec \"$cachesrv\" serve --listen 127.0.0.1:0";
-        let server = Server::start_command(&mut namespace(&dir, line));
-        // The mount is in the namespace of the server.
-        let inside = dir.join("disk");
-        let disk = format!("/proc/{}/root{}", server.pid(), inside.display());
-        Self {
-            server,
-            token,
-            disk: disk.into(),
-            dir,
-        }
-    }
-
-    /// Takes all that is left of the disk.
-    fn fill(&self) {
-        let mut file = std::fs::File::create(self.disk.join("rest")).expect("a file");
-        while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
-    }
-
-    fn free(&self, name: &str) {
-        std::fs::remove_file(self.disk.join(name)).expect("a file removed");
-    }
-
-    /// A PUT while the disk may be full: whether it was stored.
-    fn put(&self, hash: &str, bytes: &[u8]) -> bool {
-        let answer = self.server.client(&self.token).put(hash, bytes);
-        match answer.status {
-            200 => true,
-            403 => {
-                assert_eq!(answer.text(), DISK_FULL);
-                false
-            }
-            status => panic!("{status} for {hash}"),
-        }
-    }
-
-    fn holds(&self, hash: &str, bytes: Option<&[u8]>) {
-        let answer = self.server.client(&self.token).get(hash);
-        match bytes {
-            Some(bytes) => assert!(answer.status == 200 && answer.body == bytes, "{hash}"),
-            None => assert_eq!(answer.status, 404, "{hash}"),
-        }
-    }
-
-    /// Only what is stored has rows and chunks, once the cleaner has looked. SQLite takes the way into
-    /// the namespace for a link, so it looks at copies, which are whole when the log is empty.
-    fn nothing_is_left_over(&self) {
-        let copy = self.dir.join("copy.db");
-        eventually("what was not stored is freed", || {
-            let log = std::fs::metadata(self.disk.join("cachesrv.db-wal")).expect("a log");
-            if log.len() > 0 {
-                return None;
-            }
-            std::fs::copy(self.disk.join("cachesrv.db"), &copy).expect("a copy");
-            let connection = sqlite(&copy);
-            let others = "SELECT count(*) FROM artifacts WHERE state <> 'stored'";
-            let orphans =
-                "SELECT count(*) FROM chunks WHERE id >> 20 NOT IN (SELECT id FROM artifacts)";
-            (number(&connection, others) + number(&connection, orphans) == 0).then_some(())
-        });
-    }
+/// A disk of 24 MiB, of which a filler takes 6, and none of it has to stay free.
+fn small_disk() -> SmallDisk {
+    SmallDisk::start(24, 6, &["eviction.min_free_disk=0B"])
 }
 
 #[test]
 fn what_cannot_fit_on_the_disk_is_refused_before_its_body() {
-    let mut small = SmallDisk::start();
+    let mut small = small_disk();
     let mut client = small.server.client(&small.token);
     let fields = ["Content-Length: 30000000", "Expect: 100-continue"];
     client.begin("PUT", "/v1/cache/1", &fields);
@@ -490,7 +392,7 @@ fn what_cannot_fit_on_the_disk_is_refused_before_its_body() {
 #[test]
 fn a_disk_that_fills_up_costs_no_artifact_and_recovers() {
     let mut random = Random::seeded();
-    let mut small = SmallDisk::start();
+    let mut small = small_disk();
     let mut kept = Vec::new();
     let mut refused = Vec::new();
     let mut number = 0;
@@ -544,7 +446,7 @@ fn a_disk_that_fills_up_costs_no_artifact_and_recovers() {
 
 #[test]
 fn a_disk_that_fills_up_during_an_upload_costs_this_upload_only() {
-    let mut small = SmallDisk::start();
+    let mut small = small_disk();
     assert!(small.put("kept", &noise(1, MIB)));
     for size in [100_000, 5 * MIB] {
         let mut client = small.server.client(&small.token);

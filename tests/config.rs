@@ -103,10 +103,11 @@ fn another(setting: &Setting) -> (&'static str, &'static str) {
         "eviction.max_age" | "eviction.isolated_max_age" | "backup.every" => ("90s", "\"90s\""),
         "limits.artifact_max_size"
         | "limits.upload_memory"
-        | "eviction.max_size"
         | "eviction.min_free_disk"
         | "limits.isolated_scope_max_size"
         | "limits.isolated_max_size" => ("3GiB", "\"3GiB\""),
+        // Room for such an artifact.
+        "eviction.max_size" => ("30GiB", "\"30GiB\""),
         "limits.body_min_rate" => ("2KiB", "2048"),
         "limits.idle_timeout" => ("100s", "\"100s\""),
         "log.format" => ("json", "\"json\""),

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::auth::{Grant, read_chain};
 use crate::http::{Cut, Method, Request, ResponseHead, Status};
-use crate::store::{Artifact, Buffer, Hash, Reader, ScopeKind, StoreError};
+use crate::store::{Artifact, Buffer, Hash, Reader, Reading, ScopeKind, StoreError};
 use crate::telemetry::Value;
 
 use super::record::Record;
@@ -19,6 +19,10 @@ use super::{Api, CACHE_HEADERS, refuse};
 struct Found {
     artifact: Artifact,
     chunk: Chunk,
+    /// Whether the read keeps the artifact from being evicted.
+    is_noted: bool,
+    /// Keeps what is still to be read, should the artifact go meanwhile.
+    reading: Option<Reading>,
 }
 
 /// Memory for one chunk. It stays with the download to its end: one that has begun must never fail for
@@ -46,6 +50,15 @@ fn kind_of(grant: &Grant) -> ScopeKind {
         ScopeKind::Isolated
     } else {
         ScopeKind::Trusted
+    }
+}
+
+/// Whose reads count: those of isolated tokens only where they read isolated entries, or a pull request
+/// would decide which trusted ones stay.
+fn is_noted(reader: ScopeKind, artifact: &Artifact) -> bool {
+    match reader {
+        ScopeKind::Trusted => true,
+        ScopeKind::Isolated => artifact.kind == ScopeKind::Isolated,
     }
 }
 
@@ -80,10 +93,16 @@ impl Api {
             .artifact(chain.scopes(), hash.as_str())
             .map_err(|error| self.store_failed(&error))?
             .ok_or(Refusal::Miss)?;
+        let reading = self.store.begin_reading(&artifact);
         let chunk = self
             .first_chunk(&artifact, reader, kind, deadline)
             .map_err(|error| self.read_failed(&artifact, &error))?;
-        Ok(Found { artifact, chunk })
+        Ok(Found {
+            artifact,
+            chunk,
+            is_noted: is_noted(kind, &artifact),
+            reading,
+        })
     }
 
     /// Reads the first chunk in the snapshot at hand, unless that would mean to wait while holding it.
@@ -113,6 +132,8 @@ impl Api {
         let Found {
             artifact,
             mut chunk,
+            is_noted,
+            reading: _reading,
         } = found;
         record.begin(&ResponseHead {
             status: Status(200),
@@ -122,6 +143,9 @@ impl Api {
         })?;
         if method == Method::Head {
             return Ok(());
+        }
+        if is_noted {
+            self.store.note_read(&artifact);
         }
         let buffer = chunk.bytes();
         record.write(&buffer[..artifact.chunk_bytes(0)])?;
@@ -146,7 +170,7 @@ impl Api {
             let quarantined = self.store.quarantine(artifact);
             if quarantined == Ok(false) {
                 self.log.warn(
-                    "an artifact was removed while it was read, and the grace is over",
+                    "an artifact that was removed meanwhile could not be read to its end",
                     &[("error", Value::Shown(error))],
                 );
                 return Refusal::Damaged;

@@ -80,7 +80,9 @@ impl Refusal {
                 print_size(*max_bytes),
             ),
             Self::OverQuota(quota) => over_quota(*quota),
-            Self::DiskFull => "the disk of this cache is full: free some space on it".to_owned(),
+            Self::DiskFull => "the disk of this cache is full: free some space on it, or lower \
+                               eviction.min_free_disk"
+                .to_owned(),
             Self::Busy => {
                 "this cache is too busy at the moment; the artifact was not moved".to_owned()
             }

@@ -37,7 +37,7 @@ Examples:
     /// Delete a hash from every scope, or from one
     #[command(
         long_about = "Delete a hash from every scope of the workspace, or from one. A running server misses it from its \
-                      next request on and stores it anew; who is reading it gets the rest of it, for ten minutes.",
+                      next request on and stores it anew; who is reading it gets all of it.",
         after_long_help = "\
 Examples:
   cachesrv artifact delete 1234567890 --dry-run

@@ -179,8 +179,8 @@ All settings: cachesrv config show --help"
     #[command(
         long_about = "Remove artifacts: those that a token stored, that a scope holds, that were stored since some time, or \
                       that go by a hash. Several of these narrow each other. A running server misses the artifacts from \
-                      its next request on and stores them anew; who is reading one of them gets the rest of it, for ten \
-                      minutes.\n\nAfter a leak: revoke the token first, or it can store the same again. An upload of a \
+                      its next request on and stores them anew; who is reading one of them gets all of \
+                      it.\n\nAfter a leak: revoke the token first, or it can store the same again. An upload of a \
                       revoked token that is in flight is not stored. Let builds end that may have restored something bad, \
                       because what they build from it is stored by another token; then purge with --transitive.",
         after_long_help = "\
@@ -196,6 +196,20 @@ Examples:
     Purge(PurgeArgs),
 
     /// Evict now what the limits let go
+    #[command(
+        long_about = "Evict now what the limits let go, and say why: artifacts of a kind go by size (those read least \
+                      recently, when all take more than 95 % of their budget, down to 90 %), by age (nobody read them for \
+                      too long), and for the disk (it has less than eviction.min_free_disk).\n\nThe server does the same \
+                      every second, so this is for those who want to know, or who have just lowered a limit. The limits \
+                      are those of the configuration that is given here. Beside a running server it takes small steps, \
+                      and the server frees within seconds what was evicted; without one, gc does that, too, and shrinks \
+                      the file.",
+        after_long_help = "\
+Examples:
+  cachesrv gc --dry-run
+  cachesrv gc --dry-run --set eviction.max_age=14d   what would a lower limit do?
+  cachesrv gc --config cachesrv.toml --json"
+    )]
     Gc(GcArgs),
 
     /// Show hit rates and bytes by day

@@ -60,14 +60,13 @@ fn list(config: &Config, args: &ArtifactListArgs) -> anyhow::Result<()> {
 fn table(entries: &[Entry]) -> Table {
     let is_isolated = |entry: &Entry| entry.scope.kind == ScopeKind::Isolated;
     let any_isolated = entries.iter().any(is_isolated);
-    let any_read = entries.iter().any(|entry| last_read_ms(entry).is_some());
     let mut table = Table::new([
         Column::word("HASH"),
         Column::number("SIZE"),
         Column::word("KIND").shown_if(any_isolated),
         Column::text("SCOPE").shown_if(any_isolated),
         Column::date("STORED"),
-        Column::date("LAST READ").shown_if(any_read),
+        Column::date("LAST READ"),
         Column::text("TOKEN"),
         Column::text("FROM"),
     ]);
@@ -79,7 +78,7 @@ fn table(entries: &[Entry]) -> Table {
             scope::kind(&entry.scope).to_owned(),
             entry.scope.name.clone().unwrap_or_else(|| "-".to_owned()),
             date(entry.created_at_ms),
-            last_read_ms(entry).map_or_else(|| "-".to_owned(), date),
+            last_read_ms(entry).map_or_else(|| "never".to_owned(), date),
             writer.name.as_ref().unwrap_or(&writer.public_id).clone(),
             entry.writer_address.clone(),
         ]);
@@ -117,7 +116,7 @@ fn describe(text: &mut String, entry: &Entry) -> anyhow::Result<()> {
     let writer = &entry.writer;
     let bytes = entry.size_bytes;
     let size = print_size_roughly(bytes);
-    let read = last_read_ms(entry).map_or_else(|| "not noted".to_owned(), rfc3339);
+    let read = last_read_ms(entry).map_or_else(|| "never".to_owned(), rfc3339);
     let (access, state) = (writer.access.as_str(), writer.state(now_ms()).as_str());
     writeln!(text, "\n{}", scope::title(&entry.scope))?;
     if bytes < 1024 {
@@ -173,7 +172,8 @@ fn no_such_artifact(hash: &str, of: &str, place: &InWorkspace, config: &Config) 
     .hint(database::with_db(&list, &config.db))
 }
 
-/// When an entry was last noted as read; the store begins with the time at which it was stored.
+/// When an entry was last read, by what counts for eviction; the store begins with the time at which it was
+/// stored.
 fn last_read_ms(entry: &Entry) -> Option<i64> {
     (entry.read_at_ms > entry.created_at_ms).then_some(entry.read_at_ms)
 }

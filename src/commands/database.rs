@@ -16,6 +16,11 @@ pub(super) fn open_or_create(config: &Config) -> anyhow::Result<Admin> {
     opened(Admin::open_or_create(&config.db))
 }
 
+/// Opens the database of the configuration, which must be there; alone, where no server runs.
+pub(super) fn open_alone(config: &Config) -> anyhow::Result<Admin> {
+    opened(Admin::open_alone(&config.db))
+}
+
 /// Adds the way out to an error of opening.
 pub(super) fn opened<T>(opened: Result<T, OpenError>) -> anyhow::Result<T> {
     let Err(error) = &opened else {

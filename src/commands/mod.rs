@@ -63,7 +63,10 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
             let resolution = resolve(&flags(&cli.options, &args.options)?)?;
             purge::run(&resolution.config, args)
         }
-        Command::Gc(args) => gc::run(&resolve(&flags(&cli.options, &args.options)?)?, args),
+        Command::Gc(args) => {
+            let resolution = resolve(&flags(&cli.options, &args.options)?)?;
+            gc::run(&resolution.config, args)
+        }
         Command::Stats(args) => stats::run(&resolve(&flags(&cli.options, &args.options)?)?, args),
         Command::Backup(args) => backup::run(&resolve(&flags(&cli.options, &args.options)?)?, args),
         Command::Restore(args) => {

@@ -10,12 +10,12 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::database::opened;
-use super::{Hint, activation};
+use super::{Hint, activation, gc};
 use crate::api::{Api, Settings};
 use crate::auth::Authenticator;
 use crate::config::{self, Config, Resolution};
 use crate::server::{BindError, Limits, Server, bind};
-use crate::store::{IsolatedLimits, Options, SCHEMA_VERSION, Store, Synchronous};
+use crate::store::{Event, IsolatedLimits, Observer, Options, SCHEMA_VERSION, Store, Synchronous};
 use crate::telemetry::{Log, Value};
 
 /// Descriptors for the database's connections, the log, the listener and standard streams.
@@ -45,7 +45,7 @@ pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
     raise_descriptor_limit(config, &log);
     // Before anything is opened, so that no signal is missed.
     let mut signals = signals().context("cannot listen for signals")?;
-    let store = opened(Store::open(&store_options(config)))?;
+    let store = opened(Store::open(&store_options(config, &log)))?;
     let is_activated = activated.is_some();
     let listener = activated.map_or_else(|| listen(config), Ok)?;
     announce_store(config, &store, &log);
@@ -138,7 +138,7 @@ fn announce_store(config: &Config, store: &Store, log: &Log) {
             ("schema", Value::Number(u64::from(SCHEMA_VERSION))),
             (
                 "artifact_max_size_bytes",
-                Value::Number(config.limits.artifact_max_size_bytes),
+                Value::Number(config.artifact_max_bytes()),
             ),
             (
                 "connections_max",
@@ -177,7 +177,27 @@ fn announce_address(server: &Server, is_activated: bool, log: &Log) {
     log.info("listening", &fields);
 }
 
-fn store_options(config: &Config) -> Options {
+/// Logs what the store does on its own.
+fn observer(log: &Arc<Log>) -> Observer {
+    let log = Arc::clone(log);
+    Observer::new(move |event| match event {
+        Event::Evicted(kind, reason, sum) => log.info(
+            "evicted artifacts",
+            &[
+                ("kind", Value::Text(kind.as_str())),
+                ("reason", Value::Text(reason.as_str())),
+                ("artifacts", Value::Number(sum.artifacts)),
+                ("bytes", Value::Number(sum.size_bytes)),
+            ],
+        ),
+        Event::EvictionFailed(error) => log.error(
+            "cannot evict artifacts; trying on",
+            &[("error", Value::Shown(error))],
+        ),
+    })
+}
+
+fn store_options(config: &Config, log: &Arc<Log>) -> Options {
     Options {
         path: config.db.clone(),
         synchronous: match config.durability.synchronous {
@@ -190,6 +210,8 @@ fn store_options(config: &Config) -> Options {
             scope_max_bytes: config.limits.isolated_scope_max_size_bytes,
             workspace_max_bytes: config.limits.isolated_max_size_bytes,
         },
+        eviction: gc::limits(config),
+        observer: observer(log),
         wait: config.limits.database_wait,
     }
 }
@@ -210,7 +232,7 @@ fn server_limits(config: &Config) -> Limits {
 
 fn api_settings(config: &Config) -> Settings {
     Settings {
-        artifact_max_size_bytes: config.limits.artifact_max_size_bytes,
+        artifact_max_size_bytes: config.artifact_max_bytes(),
         put_is_accepted: config.nx.put_status == config::PutStatus::Accepted,
         behind_proxy: config.behind_proxy,
     }

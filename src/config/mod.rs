@@ -201,6 +201,14 @@ impl Config {
         }
     }
 
+    /// The largest artifact that is stored, in bytes: the limit, or what eviction always keeps of trusted
+    /// artifacts where that is less, for a larger one would go as soon as it came.
+    pub fn artifact_max_bytes(&self) -> u64 {
+        let kept_bytes = self.eviction.trusted_max_bytes() / 10 * 9;
+        let kept_bytes = kept_bytes.saturating_sub(ENTRY_BYTES);
+        self.limits.artifact_max_size_bytes.min(kept_bytes)
+    }
+
     /// The defaults alone: no file, no variables, no flags.
     pub fn defaults() -> Result<Self, ConfigError> {
         Ok(resolve(&Flags::default(), &Environment::default())?.config)
@@ -361,9 +369,21 @@ impl Resolution {
                 crate::units::print_duration(NX_IDLE_CLOSE + NX_IDLE_MARGIN),
             ));
         }
+        let artifact_max_bytes = self.config.artifact_max_bytes();
+        if artifact_max_bytes < self.config.limits.artifact_max_size_bytes {
+            warnings.push(format!(
+                "limits.artifact_max_size is {}, but eviction.max_size leaves room for {}: larger artifacts are \
+                 refused",
+                crate::units::print_size(self.config.limits.artifact_max_size_bytes),
+                crate::units::print_size_roughly(artifact_max_bytes),
+            ));
+        }
         warnings
     }
 }
+
+/// What eviction counts for an entry beside its bytes (see `store`).
+const ENTRY_BYTES: u64 = 512;
 
 /// When Nx closes a connection that it does not use (protocol.md, fact 6).
 const NX_IDLE_CLOSE: Duration = Duration::from_secs(90);

@@ -23,8 +23,9 @@ const PROFILE: Profile = Profile {
 /// The database as a command sees it.
 pub struct Admin {
     pub(super) connection: Connection,
-    /// Held from before the connection until after it, where this command created or migrated the file.
-    _lock: Option<FileLock>,
+    /// Held from before the connection until after it, where this command created or migrated the file, or
+    /// has it alone.
+    lock: Option<FileLock>,
 }
 
 /// How creating a token ended.
@@ -61,8 +62,27 @@ impl Admin {
         schema::migrate(&mut connection, path)?;
         Ok(Self {
             connection,
-            _lock: Some(lock),
+            lock: Some(lock),
         })
+    }
+
+    /// Opens the database at `path`, which must be there; alone, so that no server starts meanwhile, unless
+    /// one is using it.
+    pub fn open_alone(path: &Path) -> Result<Self, OpenError> {
+        file::inspect(path)?;
+        let Some(lock) = FileLock::try_acquire(path)? else {
+            return Self::open(path);
+        };
+        lock.content(path)?;
+        let mut admin = Self::connect_raw(path)?;
+        schema::migrate(&mut admin.connection, path)?;
+        admin.lock = Some(lock);
+        Ok(admin)
+    }
+
+    /// Whether no server can be using the database.
+    pub fn is_alone(&self) -> bool {
+        self.lock.is_some()
     }
 
     /// A server that was creating or migrating the file when we looked has done so by now.
@@ -97,7 +117,7 @@ impl Admin {
             .map_err(|error| schema::open_error(path, error))?;
         Ok(Self {
             connection,
-            _lock: None,
+            lock: None,
         })
     }
 

@@ -15,16 +15,19 @@ pub(super) fn find(
     let found = match scope {
         Scope::Trusted(id) => connection
             .prepare_cached(
-                "SELECT id, size_bytes FROM artifacts
+                "SELECT id, size_bytes, created_at_ms, read_at_ms FROM artifacts
                  WHERE scope_id = ?1 AND hash = ?2 AND state = 'stored'",
             )?
-            .query_row(params![id.0, hash], from_row),
+            .query_row(params![id.0, hash], |row| from_row(row, scope.kind())),
         Scope::Isolated(workspace, name) => connection
             .prepare_cached(
-                "SELECT artifacts.id, size_bytes FROM scopes JOIN artifacts ON scope_id = scopes.id
+                "SELECT artifacts.id, size_bytes, artifacts.created_at_ms, read_at_ms
+                 FROM scopes JOIN artifacts ON scope_id = scopes.id
                  WHERE workspace_id = ?1 AND name = ?2 AND hash = ?3 AND state = 'stored'",
             )?
-            .query_row(params![workspace.0, name.as_str(), hash], from_row),
+            .query_row(params![workspace.0, name.as_str(), hash], |row| {
+                from_row(row, scope.kind())
+            }),
     };
     Ok(found.optional()?)
 }
@@ -39,10 +42,13 @@ pub(super) fn is_taken(connection: &Connection, new: &NewArtifact) -> Result<boo
     Ok(false)
 }
 
-fn from_row(row: &Row<'_>) -> rusqlite::Result<Artifact> {
+fn from_row(row: &Row<'_>, kind: ScopeKind) -> rusqlite::Result<Artifact> {
     Ok(Artifact {
         id: row.get(0)?,
+        kind,
         size_bytes: row.get::<_, i64>(1)? as u64,
+        created_at_ms: row.get(2)?,
+        read_at_ms: row.get(3)?,
     })
 }
 
@@ -131,28 +137,63 @@ pub(super) fn condemn(
 
 /// Condemns what uploads a crash interrupted; how many there were. Only before the first upload.
 pub(super) fn condemn_interrupted(connection: &Connection) -> Result<usize, StoreError> {
-    let rows = connection.execute(
-        "UPDATE artifacts SET state = 'condemned', condemned_at_ms = 0, condemned_reason = ?1
-         WHERE state = 'uploading' AND state <> 'stored'",
-        [Condemned::Interrupted.as_str()],
-    )?;
-    Ok(rows)
+    Ok(connection.execute(CONDEMN_INTERRUPTED, [Condemned::Interrupted.as_str()])?)
+}
+
+/// By the index, as [`FIND_CONDEMNED`].
+pub(super) const CONDEMN_INTERRUPTED: &str =
+    "UPDATE artifacts SET state = 'condemned', condemned_at_ms = 0, condemned_reason = ?1
+    WHERE state = 'uploading' AND state <> 'stored'";
+
+/// Says when a stored artifact was last read.
+pub(super) fn note_read(
+    connection: &Connection,
+    id: i64,
+    read_at_ms: i64,
+) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("UPDATE artifacts SET read_at_ms = ?2 WHERE id = ?1 AND state = 'stored'")?
+        .execute([id, read_at_ms])?;
+    Ok(())
 }
 
 /// The second condition is the index's own: without it SQLite reads the whole table.
-const FIND_CONDEMNED: &str = "SELECT id FROM artifacts
-    WHERE state = 'condemned' AND state <> 'stored' AND condemned_at_ms <= ?1 LIMIT 1";
+pub(super) const FIND_CONDEMNED: &str = "SELECT id FROM artifacts
+    WHERE state = 'condemned' AND state <> 'stored' AND condemned_at_ms <= ?1";
 
-/// An artifact that was condemned at or before `until_ms`.
+/// Artifacts that were condemned at or before `until_ms`, at most `rows_max`, without those that are
+/// `held`.
 pub(super) fn find_condemned(
     connection: &Connection,
     until_ms: i64,
-) -> Result<Option<i64>, StoreError> {
-    let id = connection
-        .prepare_cached(FIND_CONDEMNED)?
-        .query_row([until_ms], |row| row.get(0))
-        .optional()?;
-    Ok(id)
+    rows_max: usize,
+    held: impl Fn(i64) -> bool,
+) -> Result<Vec<i64>, StoreError> {
+    let mut statement = connection.prepare_cached(FIND_CONDEMNED)?;
+    let mut rows = statement.query([until_ms])?;
+    let mut found = Vec::new();
+    while found.len() < rows_max
+        && let Some(row) = rows.next()?
+    {
+        found.extend(Some(row.get(0)?).filter(|&id| !held(id)));
+    }
+    Ok(found)
+}
+
+/// The same in bytes, by at most that many artifacts.
+pub(super) const CONDEMNED_BYTES: &str =
+    "SELECT count(*), ifnull(sum(size_bytes), 0) FROM (SELECT size_bytes FROM artifacts
+    WHERE state = 'condemned' AND state <> 'stored' LIMIT ?1)";
+
+/// What condemned artifacts still occupy, in bytes; `None` where there are `rows_max` of them or more.
+pub(super) fn condemned_bytes(
+    connection: &Connection,
+    rows_max: usize,
+) -> Result<Option<u64>, StoreError> {
+    let (rows, size_bytes): (i64, i64) = connection
+        .prepare_cached(CONDEMNED_BYTES)?
+        .query_row([rows_max as i64], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok((rows < rows_max as i64).then_some(size_bytes as u64))
 }
 
 /// Deletes the row of a condemned artifact that has no chunks any more.
@@ -163,10 +204,14 @@ pub(super) fn delete(connection: &Connection, id: i64) -> Result<(), StoreError>
     Ok(())
 }
 
-/// How SQLite goes about it.
+/// How SQLite goes about a query with `parameters` numbers in it.
 #[cfg(test)]
-pub(super) fn plan_to_find_condemned(connection: &Connection) -> String {
-    let explain = format!("EXPLAIN QUERY PLAN {FIND_CONDEMNED}");
-    let plan = connection.query_row(&explain, [0], |row| row.get(3));
-    plan.expect("a plan")
+pub(super) fn plan_of(connection: &Connection, sql: &str, parameters: usize) -> String {
+    let mut statement = connection
+        .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
+        .expect("a query");
+    let numbers = rusqlite::params_from_iter(std::iter::repeat_n(0, parameters));
+    let lines = statement.query_map(numbers, |row| row.get::<_, String>(3));
+    let lines: Result<Vec<String>, _> = lines.expect("a plan").collect();
+    lines.expect("a plan").join("; ")
 }

@@ -20,8 +20,13 @@ const SEQUENCE_BITS: u32 = 20;
 /// The largest artifact that the packing of ids allows: 256 GiB.
 pub const ARTIFACT_BYTES_MAX: u64 = (CHUNK_BYTES as u64) << SEQUENCE_BITS;
 
-/// Chunks that one job deletes at the most: 64 MiB, a few milliseconds of work.
-const DELETE_MAX: i64 = 256;
+/// What became of the chunks of an artifact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Deleted {
+    pub chunks: usize,
+    /// Whether none is left.
+    pub is_all: bool,
+}
 
 /// The row id of a chunk.
 fn id(artifact_id: i64, sequence: u32) -> i64 {
@@ -125,18 +130,31 @@ fn copy_large(
     Ok(Some(expected))
 }
 
-/// Deletes some chunks of an artifact; whether that was all of them.
-pub(super) fn delete_some(connection: &Connection, artifact_id: i64) -> Result<bool, StoreError> {
-    let (first, end) = (id(artifact_id, 0), id(artifact_id + 1, 0));
-    let lowest: Option<i64> = connection
-        .prepare_cached("SELECT min(id) FROM chunks WHERE id >= ?1 AND id < ?2")?
-        .query_row([first, end], |row| row.get(0))?;
-    let Some(lowest) = lowest else {
-        return Ok(true);
+/// Deletes chunks of an artifact, the first `chunks_max` at the most.
+pub(super) fn delete_some(
+    connection: &Connection,
+    artifact_id: i64,
+    chunks_max: usize,
+) -> Result<Deleted, StoreError> {
+    let end = id(artifact_id + 1, 0);
+    let Some(lowest) = lowest(connection, id(artifact_id, 0), end)? else {
+        return Ok(Deleted {
+            chunks: 0,
+            is_all: true,
+        });
     };
-    let stop = end.min(lowest + DELETE_MAX);
-    connection
+    let stop = end.min(lowest + chunks_max as i64);
+    let chunks = connection
         .prepare_cached("DELETE FROM chunks WHERE id >= ?1 AND id < ?2")?
         .execute([lowest, stop])?;
-    Ok(stop == end)
+    let is_all = self::lowest(connection, stop, end)?.is_none();
+    Ok(Deleted { chunks, is_all })
+}
+
+/// The first chunk from `first` on and before `end`.
+fn lowest(connection: &Connection, first: i64, end: i64) -> Result<Option<i64>, StoreError> {
+    let lowest = connection
+        .prepare_cached("SELECT min(id) FROM chunks WHERE id >= ?1 AND id < ?2")?
+        .query_row([first, end], |row| row.get(0))?;
+    Ok(lowest)
 }

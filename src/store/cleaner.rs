@@ -1,26 +1,36 @@
-//! Frees what condemned artifacts occupied: in small steps, behind everybody else, after a grace.
+//! Frees what condemned artifacts occupied: in small steps, behind everybody else, and never what somebody
+//! is reading.
 //!
-//! Hiding an artifact is one row; freeing its pages is work. The grace lets a reader that found the
-//! artifact before it was hidden finish; one that is slower still is cut (see `api`).
+//! Hiding an artifact is one row; freeing its pages is work. Who found the artifact before it was hidden is
+//! in `reading`, however slow he is; the grace is for him who is about to be.
 //!
 //! Hiding what is left of an upload is a write too, which a full disk or a busy database refuses just
 //! when it is needed most: it is tried again until it is done.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
 use super::connection::PAGE_SIZE_BYTES;
 use super::error::StoreError;
+use super::eviction::FilePages;
 use super::model::Condemned;
+use super::reading::Readings;
 use super::space::Space;
 use super::ticket::{Ticket, Weight};
 use super::writer::Writer;
 use super::{artifacts, chunks, now_ms};
 
-/// How long chunks stay after their artifact was hidden.
-const GRACE: Duration = Duration::from_mins(10);
+/// How long chunks stay after their artifact was hidden: far longer than it takes from a look-up to the note
+/// that the artifact is being read, which are in one snapshot.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Chunks that one job deletes at the most: 64 MiB, a few milliseconds of work.
+const CHUNKS_MAX: usize = 256;
+
+/// Artifacts that one job frees at the most: small ones are as much work as their rows and index entries.
+const ROWS_MAX: usize = 128;
 
 /// How long to wait for the writer before trying again at the next tick.
 pub(super) const WAIT: Duration = Duration::from_mins(1);
@@ -74,26 +84,42 @@ pub(super) enum Progress {
     Done,
 }
 
-/// Frees a bounded number of chunks.
-pub(super) fn clean_some(writer: &Writer, space: &Space) -> Result<Progress, StoreError> {
-    let ticket = writer.submit(Weight::Bulk, |connection| {
-        let progress = clean_one(connection)?;
-        let free_pages: i64 =
-            connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
-        Ok((progress, free_pages as u64 * PAGE_SIZE_BYTES))
+/// Frees a bounded number of chunks and rows.
+pub(super) fn clean_some(
+    writer: &Writer,
+    space: &Space,
+    readings: &Arc<Readings>,
+) -> Result<(Progress, FilePages), StoreError> {
+    let readings = Arc::clone(readings);
+    let ticket = writer.submit(Weight::Bulk, move |connection| {
+        let until_ms = now_ms() - GRACE.as_millis() as i64;
+        let progress = clean(connection, until_ms, |id| readings.holds(id))?;
+        Ok((progress, FilePages::of(connection)?))
     });
-    let (progress, reusable_bytes) = ticket.wait(Instant::now() + WAIT)?;
-    space.set_reusable_bytes(reusable_bytes);
-    Ok(progress)
+    let (progress, file) = ticket.wait(Instant::now() + WAIT)?;
+    space.set_reusable_bytes(file.free * PAGE_SIZE_BYTES);
+    Ok((progress, file))
 }
 
-fn clean_one(connection: &Connection) -> Result<Progress, StoreError> {
-    let until_ms = now_ms() - GRACE.as_millis() as i64;
-    let Some(id) = artifacts::find_condemned(connection, until_ms)? else {
-        return Ok(Progress::Done);
-    };
-    if chunks::delete_some(connection, id)? {
-        artifacts::delete(connection, id)?;
+/// Frees some of what was condemned at or before `until_ms`, in the transaction at hand, without what is
+/// `held`.
+pub(super) fn clean(
+    connection: &Connection,
+    until_ms: i64,
+    held: impl Fn(i64) -> bool,
+) -> Result<Progress, StoreError> {
+    let mut chunks_left = CHUNKS_MAX;
+    let mut progress = Progress::Done;
+    for id in artifacts::find_condemned(connection, until_ms, ROWS_MAX, held)? {
+        progress = Progress::More;
+        let deleted = chunks::delete_some(connection, id, chunks_left)?;
+        if deleted.is_all {
+            artifacts::delete(connection, id)?;
+        }
+        chunks_left -= deleted.chunks;
+        if chunks_left == 0 {
+            break;
+        }
     }
-    Ok(Progress::More)
+    Ok(progress)
 }

@@ -62,6 +62,17 @@ impl FileLock {
         }
     }
 
+    /// Locks the file at `path`, which must be there, unless somebody else has it. Only for processes that
+    /// have no connection open (see the invariant above).
+    pub fn try_acquire(path: &Path) -> Result<Option<Self>, OpenError> {
+        let file = open(path, false)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self { file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(source)) => Err(io("lock", path, source)),
+        }
+    }
+
     /// Looks at the file's first bytes.
     pub fn content(&self, path: &Path) -> Result<Content, OpenError> {
         content(&self.file, path)

@@ -6,12 +6,30 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rusqlite::Connection;
+
 use super::cleaner::{self, Leftovers, Progress};
+use super::error::StoreError;
+use super::eviction::{self, Course, Evicted, EvictionLimits, FilePages};
+use super::observer::{Event, Observer};
+use super::read_times::ReadTimes;
+use super::reading::Readings;
 use super::space::Space;
-use super::writer::Writer;
+use super::ticket::Weight;
+use super::writer::{Writer, deadline};
+use super::{now_ms, shrink};
 
 /// How often there may be something to do.
 const TICK: Duration = Duration::from_secs(1);
+
+/// From one writing of read times to the next, in ticks; before each eviction they are written, too.
+const READ_TIMES_TICKS: u64 = 5;
+
+/// Entries that one job evicts at the most: each changes a page of the table and of two indexes.
+const EVICTION_ROWS: usize = 128;
+
+/// Steps by which the file is shrunk in one tick at the most, while no other bulk job waits: 128 MiB.
+const SHRINK_STEPS_MAX: usize = 64;
 
 /// How long a stop waits for a chore that must not be left undone, if it can be done at all.
 const STOP_WAIT: Duration = Duration::from_secs(5);
@@ -21,6 +39,19 @@ pub(super) struct Chores {
     pub writer: Arc<Writer>,
     pub space: Arc<Space>,
     pub leftovers: Arc<Leftovers>,
+    pub readings: Arc<Readings>,
+    pub read_times: Arc<ReadTimes>,
+    pub limits: EvictionLimits,
+    pub observer: Observer,
+}
+
+/// What is remembered from one tick to the next.
+#[derive(Default)]
+struct State {
+    ticks: u64,
+    is_shrinking: bool,
+    /// Eviction failed at the last try, which was told.
+    is_failing: bool,
 }
 
 /// The thread; ends when dropped.
@@ -43,8 +74,9 @@ impl Housekeeper {
         let thread = std::thread::Builder::new()
             .name("housekeeper".to_owned())
             .spawn(move || {
+                let mut state = State::default();
                 while !signal.wait(TICK) {
-                    chores.tick(&signal);
+                    chores.tick(&mut state, &signal);
                 }
                 chores.finish();
             })?;
@@ -66,18 +98,115 @@ impl Drop for Housekeeper {
 }
 
 impl Chores {
-    fn tick(&self, stop: &Stop) {
+    fn tick(&self, state: &mut State, stop: &Stop) {
+        state.ticks += 1;
         self.leftovers.condemn(&self.writer, cleaner::WAIT);
-        while matches!(
-            cleaner::clean_some(&self.writer, &self.space),
-            Ok(Progress::More)
-        ) && !stop.is_set()
-        {}
+        if state.ticks.is_multiple_of(READ_TIMES_TICKS) {
+            // What could not be written stays for the next time.
+            let _ = self.read_times.flush(&self.writer);
+        }
+        self.evict(state, stop);
+        let mut file = None;
+        while let Ok((progress, pages)) =
+            cleaner::clean_some(&self.writer, &self.space, &self.readings)
+        {
+            file = Some(pages);
+            if progress == Progress::Done || stop.is_set() {
+                break;
+            }
+        }
+        if let Some(file) = file {
+            self.shrink(file, state, stop);
+        }
+    }
+
+    /// Evicts what the limits let go, and says so.
+    fn evict(&self, state: &mut State, stop: &Stop) {
+        let mut evicted = Evicted::default();
+        let outcome = self.evict_all(&mut evicted, stop);
+        for (kind, reason, sum) in evicted.sums() {
+            self.observer.tell(&Event::Evicted(kind, reason, sum));
+        }
+        let trouble = outcome.err().filter(|error| *error != StoreError::Closed);
+        if let Some(error) = trouble.as_ref().filter(|_| !state.is_failing) {
+            self.observer.tell(&Event::EvictionFailed(error));
+        }
+        state.is_failing = trouble.is_some();
+    }
+
+    fn evict_all(&self, evicted: &mut Evicted, stop: &Stop) -> Result<(), StoreError> {
+        let disk = self.space.look();
+        let limits = self.limits;
+        let plan =
+            move |connection: &Connection| eviction::plan(connection, &limits, &disk, now_ms());
+        if self.run(Weight::Small(0), plan)?.is_none() {
+            return Ok(());
+        }
+        // The order is to be that of now.
+        self.read_times.flush(&self.writer)?;
+        let Some([mut isolated, mut trusted]) = self.run(Weight::Small(0), plan)? else {
+            return Ok(());
+        };
+        self.evict_kind(&mut isolated, evicted, stop)?;
+        trusted.follow(&isolated);
+        self.evict_kind(&mut trusted, evicted, stop)
+    }
+
+    /// One batch a job, so that others take turns with it.
+    fn evict_kind(
+        &self,
+        course: &mut Course,
+        evicted: &mut Evicted,
+        stop: &Stop,
+    ) -> Result<(), StoreError> {
+        while !stop.is_set() {
+            let mut next = *course;
+            let (after, some) = self.run(Weight::Bulk, move |connection| {
+                let some = eviction::evict_some(connection, &mut next, EVICTION_ROWS, now_ms())?;
+                Ok((next, some))
+            })?;
+            *course = after;
+            if some == Evicted::default() {
+                break;
+            }
+            evicted.add(&some);
+        }
+        Ok(())
+    }
+
+    /// Gives free pages back to the disk: a step in each tick, more while nobody waits.
+    fn shrink(&self, file: FilePages, state: &mut State, stop: &Stop) {
+        state.is_shrinking |= shrink::is_due(file);
+        for _ in 0..SHRINK_STEPS_MAX {
+            if !state.is_shrinking || stop.is_set() {
+                break;
+            }
+            // A disk without room for the log is tried again at the next tick.
+            let Ok(there_is_more) = self.run(Weight::Bulk, shrink::step) else {
+                break;
+            };
+            state.is_shrinking = there_is_more;
+            if self.writer.has_bulk() {
+                break;
+            }
+        }
+    }
+
+    /// Runs `work` on the writer and waits for its commit.
+    fn run<T, W>(&self, weight: Weight, work: W) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        W: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.writer
+            .submit(weight, work)
+            .wait(deadline(cleaner::WAIT))
     }
 
     /// What must not be lost when the server stops.
     fn finish(&self) {
         self.leftovers.condemn(&self.writer, STOP_WAIT);
+        let _ = self.read_times.flush(&self.writer);
     }
 }
 

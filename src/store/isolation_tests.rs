@@ -5,12 +5,12 @@ use super::*;
 
 const TRUSTED: Scope = Scope::Trusted(ScopeId(1));
 
-fn isolated(name: &str) -> Scope {
+pub(super) fn isolated(name: &str) -> Scope {
     Scope::Isolated(WorkspaceId(1), Name::parse(name).unwrap())
 }
 
 /// A store with an isolated token that is not bound to a scope.
-fn fixture() -> (Fixture, TokenId) {
+pub(super) fn fixture() -> (Fixture, TokenId) {
     let fixture = Fixture::new();
     let token = add_token(&fixture.path(), "isolated", Access::Isolated);
     (fixture, token)
@@ -27,12 +27,18 @@ fn new_isolated(writer: TokenId, scope: &str, hash: &str, size_bytes: usize) -> 
     }
 }
 
-fn put(fixture: &Fixture, writer: TokenId, scope: &str, hash: &str, bytes: &[u8]) -> Stored {
+pub(super) fn put(
+    fixture: &Fixture,
+    writer: TokenId,
+    scope: &str,
+    hash: &str,
+    bytes: &[u8],
+) -> Stored {
     fixture.put_new(new_isolated(writer, scope, hash, bytes.len()), bytes)
 }
 
 /// What the counters say, and what the artifacts say.
-fn counters_are_facts(fixture: &Fixture) {
+pub(super) fn counters_are_facts(fixture: &Fixture) {
     let wrong = fixture.count(
         "SELECT count(*) FROM isolated_usage AS kept JOIN
          (SELECT scopes.id, count(artifacts.id) AS entries, ifnull(sum(artifacts.size_bytes), 0) AS size_bytes
@@ -49,6 +55,12 @@ fn counters_are_facts(fixture: &Fixture) {
                            WHERE of_scope.workspace_id = kept.workspace_id)
             OR scopes <> (SELECT count(*) FROM isolated_usage AS of_scope
                           WHERE of_scope.workspace_id = kept.workspace_id AND entries > 0)",
+    );
+    assert_eq!(wrong, 0);
+    let wrong = fixture.count(
+        "SELECT count(*) FROM trusted_usage AS kept WHERE (entries, size_bytes) IS NOT
+         (SELECT count(*), ifnull(sum(size_bytes), 0) FROM artifacts
+          WHERE scope_id = kept.scope_id AND state = 'stored')",
     );
     assert_eq!(wrong, 0);
 }
@@ -336,15 +348,6 @@ fn nothing_is_ever_promoted() {
     let deleted = connection.execute("DELETE FROM artifacts", []);
     let refused = deleted.expect_err("deleted").to_string();
     assert!(refused.contains("is condemned before"), "{refused}");
-}
-
-/// What the cleaner asks for every second, and a start at once, must not read the table.
-#[test]
-fn what_is_to_be_cleaned_up_is_found_by_its_index() {
-    let (fixture, _) = fixture();
-    let connection = Connection::open(fixture.path()).unwrap();
-    let plan = artifacts::plan_to_find_condemned(&connection);
-    assert!(plan.contains("INDEX artifacts_to_clean_up"), "{plan}");
 }
 
 #[test]

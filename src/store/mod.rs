@@ -12,17 +12,23 @@ mod chunks;
 mod cleaner;
 mod connection;
 mod error;
+mod eviction;
 mod file;
+mod gc;
 mod hash;
 mod housekeeper;
 mod life;
 mod model;
 mod name;
+mod observer;
 mod purge;
 mod quota;
+mod read_times;
 mod reader;
+mod reading;
 mod schema;
 mod scopes;
+mod shrink;
 mod space;
 mod ticket;
 mod tokens;
@@ -44,16 +50,20 @@ pub use catalog::{Entry, ScopeChoice, ScopeRecord, ScopeUsage, Selection};
 pub use chunks::{ARTIFACT_BYTES_MAX, CHUNK_BYTES};
 pub use connection::Synchronous;
 pub use error::{OpenError, StoreError};
+pub use eviction::{Budget, Evicted, EvictionLimits, Used};
+pub use gc::{Gc, GcProgress, GcStep, Room};
 pub use hash::{Hash, NotAHash};
 pub use life::{Found, Handle, Kin, Overlap, Revoked, Rotated};
 pub use model::{
-    Access, Artifact, Condemned, NewArtifact, NewToken, Quota, Scope, ScopeId, ScopeKind, Stored,
-    TokenId, TokenRecord, TokenState, Workspace, WorkspaceId,
+    Access, Artifact, Condemned, NewArtifact, NewToken, Quota, Reason, Scope, ScopeId, ScopeKind,
+    Stored, TokenId, TokenRecord, TokenState, Workspace, WorkspaceId,
 };
 pub use name::{Name, NotAName, SECRETS_BEGIN};
+pub use observer::{Event, Observer};
 pub use purge::{Purge, PurgeProgress, Purged, Sum};
 pub use quota::IsolatedLimits;
 pub use reader::Reader;
+pub use reading::Reading;
 pub use schema::VERSION as SCHEMA_VERSION;
 pub use upload::{Admission, Upload};
 
@@ -87,6 +97,10 @@ pub struct Options {
     pub upload_memory_bytes: u64,
     /// What isolated scopes may hold.
     pub isolated: IsolatedLimits,
+    /// What is kept, and for how long.
+    pub eviction: EvictionLimits,
+    /// Who hears of what the store does on its own.
+    pub observer: Observer,
     /// How long a request waits for a connection, a buffer or the writer.
     pub wait: Duration,
 }
@@ -103,6 +117,8 @@ pub struct Store {
     space: Arc<space::Space>,
     quotas: Arc<quota::Quotas>,
     leftovers: Arc<cleaner::Leftovers>,
+    readings: Arc<reading::Readings>,
+    read_times: Arc<read_times::ReadTimes>,
     upload_buffers: Arc<BufferPool>,
     download_buffers: Arc<BufferPool>,
     wait: Duration,
@@ -127,6 +143,7 @@ impl Store {
         schema::migrate(&mut first, path)?;
         let interrupted_uploads =
             artifacts::condemn_interrupted(&first).map_err(|e| OpenError::from_store(path, e))?;
+        let file = eviction::FilePages::of(&first).map_err(|e| OpenError::from_store(path, e))?;
         // While it opens, the file may belong to an admin command; from now on requests wait for the lock,
         // and for no longer than they are told to.
         first
@@ -140,8 +157,11 @@ impl Store {
         let checkpoints = connect(Role::Writer)?;
         let readers = open_readers(path, profile, options.wait)?;
         let writer = Arc::new(writer::Writer::start(first).map_err(spawn_error)?);
-        let space = space::Space::new(path);
+        let space = space::Space::new(path, options.eviction.min_free_disk_bytes);
+        space.set_reusable_bytes(file.free * connection::PAGE_SIZE_BYTES);
         let leftovers = Arc::new(cleaner::Leftovers::default());
+        let readings = Arc::new(reading::Readings::default());
+        let read_times = Arc::new(read_times::ReadTimes::default());
         Ok(Self {
             readers,
             _checkpointer: checkpointer::Checkpointer::start(checkpoints, &writer.shared(), path)
@@ -150,6 +170,10 @@ impl Store {
                 writer: Arc::clone(&writer),
                 space: Arc::clone(&space),
                 leftovers: Arc::clone(&leftovers),
+                readings: Arc::clone(&readings),
+                read_times: Arc::clone(&read_times),
+                limits: options.eviction,
+                observer: options.observer.clone(),
             })
             .map_err(spawn_error)?,
             writer,
@@ -157,6 +181,8 @@ impl Store {
             space,
             quotas: quota::Quotas::new(options.isolated),
             leftovers,
+            readings,
+            read_times,
             upload_buffers: BufferPool::new(options.upload_memory_bytes),
             download_buffers: BufferPool::new(DOWNLOAD_MEMORY_BYTES),
             wait: options.wait,
@@ -202,6 +228,17 @@ impl Store {
     ) -> Result<Buffer, StoreError> {
         let buffer = self.download_buffers.take(kind, deadline);
         buffer.ok_or(StoreError::Busy)
+    }
+
+    /// Keeps the ground under a download that begins, to be called in the snapshot that found the artifact:
+    /// as long as this lives, its chunks stay. `None` where the download ends in that very snapshot.
+    pub fn begin_reading(&self, artifact: &Artifact) -> Option<Reading> {
+        self.readings.begin(artifact)
+    }
+
+    /// Notes that an artifact was read just now, which keeps it from being evicted. Nobody waits for it.
+    pub fn note_read(&self, artifact: &Artifact) {
+        self.read_times.note(artifact);
     }
 
     /// Begins the upload of an artifact, with room reserved for it, unless it is known by the snapshot of
@@ -319,6 +356,8 @@ fn open_readers(
         })
 }
 
+#[cfg(test)]
+mod eviction_tests;
 #[cfg(test)]
 mod isolation_tests;
 #[cfg(test)]

@@ -29,6 +29,16 @@ pub enum ScopeKind {
     Isolated,
 }
 
+impl ScopeKind {
+    /// The word for it, in the database and in front of people and scripts.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Trusted => "trusted",
+            Self::Isolated => "isolated",
+        }
+    }
+}
+
 impl Scope {
     /// Whether it is trusted or isolated.
     pub fn kind(&self) -> ScopeKind {
@@ -192,8 +202,14 @@ pub struct NewToken<'t> {
 pub struct Artifact {
     /// The row id; never used again for another one.
     pub id: i64,
+    /// The kind of the scope it is in.
+    pub kind: ScopeKind,
     /// Its length in bytes.
     pub size_bytes: u64,
+    /// When it was stored, milliseconds since 1970 UTC.
+    pub created_at_ms: i64,
+    /// When it was last noted as read, milliseconds since 1970 UTC; when it was stored, if never.
+    pub read_at_ms: i64,
 }
 
 impl Artifact {
@@ -272,6 +288,30 @@ pub enum Condemned {
     Interrupted,
     /// An operator removed it.
     Purged,
+    /// The limits let it go.
+    Evicted(Reason),
+}
+
+/// Why an artifact was evicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The entries of its kind took more than their budget.
+    Size,
+    /// Nobody had read it for too long.
+    Age,
+    /// The disk had too little free.
+    Disk,
+}
+
+impl Reason {
+    /// The word for it, in the database and in front of people and scripts.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Size => "size",
+            Self::Age => "age",
+            Self::Disk => "disk",
+        }
+    }
 }
 
 impl Condemned {
@@ -282,11 +322,12 @@ impl Condemned {
             Self::Unfinished => "unfinished",
             Self::Interrupted => "interrupted",
             Self::Purged => "purged",
+            Self::Evicted(reason) => reason.as_str(),
         }
     }
 
     /// Whether somebody may be reading it at this moment.
     pub(super) fn was_readable(self) -> bool {
-        matches!(self, Self::Damaged | Self::Purged)
+        matches!(self, Self::Damaged | Self::Purged | Self::Evicted(_))
     }
 }

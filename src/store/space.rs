@@ -3,28 +3,102 @@
 //! The promise is against other uploads of this process; the disk can still fill up from elsewhere, and
 //! then SQLite says so and the upload is refused at its end.
 //!
-//! What isolated uploads announce is no trusted one's concern, and they leave a part of the disk free:
-//! pull requests cannot fill it to the end.
+//! A part of the disk stays free, the floor: what would take of it is refused, and old entries go
+//! (`eviction`). Free pages of the file count as free: they are written again first, and eviction that did
+//! not see them would go on for as long as other programs fill the disk.
+//!
+//! What isolated uploads announce is no trusted one's concern, and they leave more of the disk free: pull
+//! requests cannot fill it to the floor.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::connection::PAGE_SIZE_BYTES;
 use super::error::StoreError;
+use super::eviction::FilePages;
+use super::file;
 use super::model::ScopeKind;
 use super::writer::LOG_BYTES_MAX;
 
-/// What isolated uploads leave of the disk.
+/// What isolated uploads leave of the disk, beside the floor.
 const ISOLATED_FREE_BYTES_MIN: u64 = 1024 * 1024 * 1024;
+
+/// Eviction for the disk goes on to this part of the floor above it, so that it is seldom.
+const HEADROOM_PARTS: u64 = 8;
 
 /// What running uploads have been promised.
 #[derive(Debug)]
 pub(super) struct Space {
-    directory: PathBuf,
+    database: PathBuf,
+    /// What stays free.
+    floor_bytes: u64,
     trusted_bytes: AtomicU64,
     isolated_bytes: AtomicU64,
     /// Bytes of the file that hold nothing and will be written again first.
     reusable_bytes: AtomicU64,
+    /// The largest trusted upload that found no room since the disk was last looked at.
+    wanted_bytes: AtomicU64,
+}
+
+/// The disk at a moment.
+#[allow(clippy::struct_field_names)] // units are last everywhere
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Disk {
+    /// What this process may still write.
+    pub free_bytes: u64,
+    /// What stays free.
+    pub floor_bytes: u64,
+    /// What an upload wants beside it.
+    pub wanted_bytes: u64,
+    /// The file, as it is without its log.
+    pub file_bytes: u64,
+    /// Its log.
+    pub log_bytes: u64,
+}
+
+impl Disk {
+    /// Looks at the disk of the database.
+    pub fn look(database: &Path, floor_bytes: u64) -> Self {
+        let length = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+        Self {
+            free_bytes: free_bytes(database),
+            floor_bytes,
+            wanted_bytes: 0,
+            file_bytes: length(database),
+            log_bytes: length(&file::log_path(database)),
+        }
+    }
+
+    /// How many bytes must go until the floor holds and what is wanted fits, where the cleaner is about to
+    /// free `condemned_bytes`.
+    pub fn lack_bytes(&self, file: FilePages, condemned_bytes: u64) -> u64 {
+        let needed_bytes = self.floor_bytes.saturating_add(self.wanted_bytes);
+        if self.floor_bytes == 0 {
+            return 0;
+        }
+        // The log is given back, but for those of its pages by which the file grows then.
+        let grows_bytes = (file.all * PAGE_SIZE_BYTES).saturating_sub(self.file_bytes);
+        let available_bytes = self
+            .free_bytes
+            .saturating_add(self.log_bytes.saturating_sub(grows_bytes))
+            .saturating_add(file.free * PAGE_SIZE_BYTES)
+            .saturating_add(condemned_bytes);
+        if available_bytes >= needed_bytes {
+            return 0;
+        }
+        needed_bytes + self.floor_bytes / HEADROOM_PARTS - available_bytes
+    }
+}
+
+/// Bytes that this process may still write to the disk of a file; all of them where the system does not say.
+fn free_bytes(file: &Path) -> u64 {
+    let directory = match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    rustix::fs::statvfs(directory)
+        .map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 /// Room for one upload; given back when dropped.
@@ -36,18 +110,24 @@ pub(super) struct Reservation {
 }
 
 impl Space {
-    /// For the database at `path`.
-    pub fn new(path: &Path) -> Arc<Self> {
-        let directory = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => PathBuf::from("."),
-        };
+    /// For the database at `path`, on a disk of which `floor_bytes` stay free.
+    pub fn new(path: &Path, floor_bytes: u64) -> Arc<Self> {
         Arc::new(Self {
-            directory,
+            database: path.to_owned(),
+            floor_bytes,
             trusted_bytes: AtomicU64::new(0),
             isolated_bytes: AtomicU64::new(0),
             reusable_bytes: AtomicU64::new(0),
+            wanted_bytes: AtomicU64::new(0),
         })
+    }
+
+    /// Looks at the disk, with what uploads wanted since the last look.
+    pub fn look(&self) -> Disk {
+        Disk {
+            wanted_bytes: self.wanted_bytes.swap(0, Ordering::Relaxed),
+            ..Disk::look(&self.database, self.floor_bytes)
+        }
     }
 
     /// Says how much of the file is free pages.
@@ -61,22 +141,30 @@ impl Space {
         kind: ScopeKind,
         bytes: u64,
     ) -> Result<Reservation, StoreError> {
-        let free_bytes = self.free_bytes();
-        let (beside_bytes, free_bytes) = match kind {
-            ScopeKind::Trusted => (0, free_bytes),
+        let free_bytes = free_bytes(&self.database);
+        let (beside_bytes, floor_bytes) = match kind {
+            ScopeKind::Trusted => (0, self.floor_bytes),
             ScopeKind::Isolated => (
                 self.trusted_bytes.load(Ordering::Relaxed),
-                free_bytes.saturating_sub(ISOLATED_FREE_BYTES_MIN),
+                self.floor_bytes.saturating_add(ISOLATED_FREE_BYTES_MIN),
             ),
         };
         let add = |reserved_bytes: u64| {
             let of_kind_bytes = reserved_bytes.checked_add(bytes)?;
             let total_bytes = of_kind_bytes.checked_add(beside_bytes)?;
-            self.fits(total_bytes, free_bytes).then_some(of_kind_bytes)
+            self.fits(total_bytes, free_bytes, floor_bytes)
+                .then_some(of_kind_bytes)
         };
-        self.reserved_bytes(kind)
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)
-            .map_err(|_| StoreError::DiskFull)?;
+        let reserved =
+            self.reserved_bytes(kind)
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        if reserved.is_err() {
+            // What isolated uploads want makes no trusted entry go.
+            if kind == ScopeKind::Trusted {
+                self.wanted_bytes.fetch_max(bytes, Ordering::Relaxed);
+            }
+            return Err(StoreError::DiskFull);
+        }
         Ok(Reservation {
             space: Arc::clone(self),
             kind,
@@ -91,17 +179,14 @@ impl Space {
         }
     }
 
-    fn fits(&self, total_bytes: u64, free_bytes: u64) -> bool {
+    fn fits(&self, total_bytes: u64, free_bytes: u64, floor_bytes: u64) -> bool {
+        let reusable_bytes = self.reusable_bytes.load(Ordering::Relaxed);
+        let leaves_the_floor =
+            total_bytes.saturating_add(floor_bytes) <= free_bytes.saturating_add(reusable_bytes);
         // What is written goes through the log first, and the log is bounded.
         let log_bytes = total_bytes.min(LOG_BYTES_MAX);
-        let reusable_bytes = self.reusable_bytes.load(Ordering::Relaxed).min(total_bytes);
-        (total_bytes - reusable_bytes).saturating_add(log_bytes) <= free_bytes
-    }
-
-    /// Bytes that this process may still write to the disk; all of them where the system does not say.
-    fn free_bytes(&self) -> u64 {
-        rustix::fs::statvfs(&self.directory)
-            .map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+        let grows_bytes = total_bytes.saturating_sub(reusable_bytes);
+        leaves_the_floor && grows_bytes.saturating_add(log_bytes) <= free_bytes
     }
 }
 
@@ -130,7 +215,7 @@ mod tests {
     use super::*;
 
     fn space() -> Arc<Space> {
-        Space::new(Path::new("x.db"))
+        Space::new(Path::new("x.db"), 0)
     }
 
     #[test]
@@ -180,6 +265,76 @@ mod tests {
             }
         }
         fits
+    }
+
+    const MIB: u64 = 1 << 20;
+
+    /// A disk with a floor of 8 MiB.
+    fn disk(free_bytes: u64) -> Disk {
+        Disk {
+            free_bytes,
+            floor_bytes: 8 * MIB,
+            wanted_bytes: 0,
+            file_bytes: 32 * MIB,
+            log_bytes: 0,
+        }
+    }
+
+    #[test]
+    fn eviction_for_the_disk_sees_all_that_will_be_free_and_goes_on_a_little() {
+        let mib = |number: u64| number * MIB / PAGE_SIZE_BYTES;
+        let file = FilePages {
+            all: mib(32),
+            free: 0,
+        };
+        let some_free = FilePages {
+            free: mib(2),
+            ..file
+        };
+        assert_eq!(disk(8 * MIB).lack_bytes(file, 0), 0);
+        assert_eq!(disk(8 * MIB - 1).lack_bytes(file, 0), MIB + 1);
+        assert_eq!(disk(6 * MIB).lack_bytes(some_free, 0), 0);
+        assert_eq!(disk(6 * MIB).lack_bytes(file, 2 * MIB), 0);
+        assert_eq!(disk(3 * MIB).lack_bytes(some_free, 2 * MIB), 2 * MIB);
+        // The log is given back, but for what it adds to the file.
+        let with_log = Disk {
+            log_bytes: 5 * MIB,
+            ..disk(3 * MIB)
+        };
+        assert_eq!(with_log.lack_bytes(file, 0), 0);
+        let longer = FilePages {
+            all: mib(36),
+            ..file
+        };
+        assert_eq!(with_log.lack_bytes(longer, 0), 5 * MIB);
+        // An upload that found no room.
+        let wanted = Disk {
+            wanted_bytes: 4 * MIB,
+            ..disk(9 * MIB)
+        };
+        assert_eq!(wanted.lack_bytes(file, 0), 4 * MIB);
+        // Nobody asked for a floor.
+        let none = Disk {
+            floor_bytes: 0,
+            ..wanted
+        };
+        assert_eq!(none.lack_bytes(file, 0), 0);
+    }
+
+    #[test]
+    fn the_floor_is_left_by_everybody_and_free_pages_count() {
+        let space = Space::new(Path::new("x.db"), 0);
+        let all_bytes = free_bytes(Path::new("x.db"));
+        let slack_bytes = 512 << 20;
+        let floored = Space::new(Path::new("x.db"), all_bytes - slack_bytes);
+        assert!(space.reserve(Trusted, 2 * slack_bytes).is_ok());
+        assert!(floored.reserve(Trusted, 2 * slack_bytes).is_err());
+        assert_eq!(floored.look().wanted_bytes, 2 * slack_bytes);
+        assert_eq!(floored.look().wanted_bytes, 0, "told once");
+        assert!(floored.reserve(Isolated, 2 * slack_bytes).is_err());
+        assert_eq!(floored.look().wanted_bytes, 0, "not for isolated ones");
+        floored.set_reusable_bytes(3 * slack_bytes);
+        assert!(floored.reserve(Trusted, 2 * slack_bytes).is_ok());
     }
 
     #[test]

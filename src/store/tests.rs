@@ -12,6 +12,18 @@ pub(super) const ISOLATED: IsolatedLimits = IsolatedLimits {
     workspace_max_bytes: 2500,
 };
 
+pub(super) const UNLIMITED: EvictionLimits = EvictionLimits {
+    trusted: Budget {
+        max_bytes: u64::MAX,
+        max_age: Duration::MAX,
+    },
+    isolated: Budget {
+        max_bytes: u64::MAX,
+        max_age: Duration::MAX,
+    },
+    min_free_disk_bytes: 0,
+};
+
 pub(super) struct Fixture {
     pub store: Store,
     pub scope: Scope,
@@ -21,16 +33,29 @@ pub(super) struct Fixture {
 
 impl Fixture {
     pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// A store with other options.
+    pub fn with(change: impl FnOnce(&mut Options)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("cachesrv.db");
         let writer = add_token(&path, "writer", Access::Write);
-        let store = open(&path);
+        let mut options = options(&path);
+        change(&mut options);
+        let store = Store::open(&options).unwrap();
         Self {
             store,
             scope: Scope::Trusted(ScopeId(1)),
             writer,
             directory,
         }
+    }
+
+    /// Ends the server; the files stay as long as what this returns.
+    pub fn stop(self) -> tempfile::TempDir {
+        drop(self.store);
+        self.directory
     }
 
     pub fn path(&self) -> PathBuf {
@@ -124,15 +149,20 @@ impl Fixture {
 }
 
 pub(super) fn open(path: &Path) -> Store {
-    Store::open(&Options {
+    Store::open(&options(path)).unwrap()
+}
+
+fn options(path: &Path) -> Options {
+    Options {
         path: path.to_owned(),
         synchronous: Synchronous::Normal,
         mmap: true,
         upload_memory_bytes: 4 * 1024 * 1024,
         isolated: ISOLATED,
+        eviction: UNLIMITED,
+        observer: Observer::default(),
         wait: WAIT,
-    })
-    .unwrap()
+    }
 }
 
 pub(super) fn add_token(path: &Path, public_id: &str, access: Access) -> TokenId {
@@ -494,14 +524,6 @@ fn a_database_that_is_not_ours_or_newer_is_refused_untouched() {
         .unwrap();
     drop(other);
     let before = std::fs::read(&path).unwrap();
-    let options = |path: &Path| Options {
-        path: path.to_owned(),
-        synchronous: Synchronous::Normal,
-        mmap: true,
-        upload_memory_bytes: 0,
-        isolated: ISOLATED,
-        wait: WAIT,
-    };
     assert!(matches!(
         Store::open(&options(&path)),
         Err(OpenError::NotOurs(_))

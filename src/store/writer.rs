@@ -114,6 +114,11 @@ impl Writer {
         ticket
     }
 
+    /// Whether bulk jobs wait.
+    pub fn has_bulk(&self) -> bool {
+        !self.shared.lock().bulk.is_empty()
+    }
+
     /// What the checkpointer needs of the writer.
     pub fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)

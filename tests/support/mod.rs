@@ -8,6 +8,7 @@
 
 pub mod client;
 pub mod dir;
+pub mod disk;
 pub mod entries;
 pub mod evidence;
 pub mod guess;

@@ -1,0 +1,218 @@
+//! Eviction by a command: the same plan as the server's, in short transactions beside a server at work. Where
+//! there is none, what is hidden is freed, too, and the file shrunk, which is the server's to do otherwise.
+
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::admin::Admin;
+use super::cleaner::{self, Progress};
+use super::connection::{self, PAGE_SIZE_BYTES, Synchronous};
+use super::error::StoreError;
+use super::eviction::{self, Course, Evicted, EvictionLimits, FilePages, Used};
+use super::model::ScopeKind;
+use super::space::Disk;
+use super::{now_ms, shrink};
+
+/// Entries hidden in one transaction: the server's writer waits for a few milliseconds at the most.
+const BATCH_ROWS: usize = 250;
+
+/// How long the write lock is left alone after each batch, at the least, and for as long as it was held (see
+/// `purge`).
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// What to do.
+#[derive(Debug, Clone)]
+pub struct Gc {
+    /// What is kept.
+    pub limits: EvictionLimits,
+    /// Count only.
+    pub dry_run: bool,
+}
+
+/// What is being done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GcStep {
+    /// Entries are hidden, or counted.
+    Evicting,
+    /// What they occupied is freed.
+    Freeing,
+    /// The file is shrunk.
+    Shrinking,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GcProgress {
+    /// What is being done.
+    pub step: GcStep,
+    /// How much of it is done; a measure, not a count.
+    pub done: u64,
+    /// The same, at its end.
+    pub total: u64,
+}
+
+/// What there is, and what it takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// By trusted entries.
+    pub trusted: Used,
+    /// By isolated entries.
+    pub isolated: Used,
+    /// What is hidden and not freed yet, in artifacts; what may still be read, too.
+    pub condemned: u64,
+    /// The file, in bytes.
+    pub file_bytes: u64,
+    /// What of it is free pages, in bytes.
+    pub reusable_bytes: u64,
+    /// What is free on its disk, in bytes.
+    pub free_disk_bytes: u64,
+}
+
+impl Admin {
+    /// Evicts what the limits let go, or counts it; `watch` hears of every step.
+    pub fn evict(
+        &mut self,
+        gc: &Gc,
+        watch: &mut dyn FnMut(GcProgress),
+    ) -> Result<Evicted, StoreError> {
+        let connection = &mut self.connection;
+        let mut evicted = Evicted::default();
+        let disk = Disk::look(&database(connection), gc.limits.min_free_disk_bytes);
+        let plan = eviction::plan(connection, &gc.limits, &disk, now_ms())?;
+        let Some([mut isolated, mut trusted]) = plan else {
+            return Ok(evicted);
+        };
+        if gc.dry_run {
+            evicted.add(&eviction::count_all(connection, &mut isolated)?);
+            trusted.follow(&isolated);
+            evicted.add(&eviction::count_all(connection, &mut trusted)?);
+            return Ok(evicted);
+        }
+        // A part that is lost when the power fails is evicted again: no batch waits for the disk.
+        connection::set_synchronous(connection, Synchronous::Normal)?;
+        let total = eviction::used(connection, ScopeKind::Trusted)?
+            .sum
+            .artifacts
+            + eviction::used(connection, ScopeKind::Isolated)?
+                .sum
+                .artifacts;
+        let mut watch = |evicted: &Evicted| {
+            watch(GcProgress {
+                step: GcStep::Evicting,
+                done: evicted.total().artifacts,
+                total,
+            });
+        };
+        evict_kind(connection, &mut isolated, &mut evicted, &mut watch)?;
+        trusted.follow(&isolated);
+        evict_kind(connection, &mut trusted, &mut evicted, &mut watch)?;
+        Ok(evicted)
+    }
+
+    /// Frees everything that is hidden and shrinks the file, where no server does it; whether it did. Only
+    /// for who has the database alone: nobody may be reading.
+    pub fn free(&mut self, watch: &mut dyn FnMut(GcProgress)) -> Result<bool, StoreError> {
+        if !self.is_alone() {
+            return Ok(false);
+        }
+        let connection = &mut self.connection;
+        connection::set_synchronous(connection, Synchronous::Normal)?;
+        let total = condemned(connection)?;
+        let mut left = total;
+        while in_transaction(connection, |connection| {
+            cleaner::clean(connection, i64::MAX, |_| false)
+        })? == Progress::More
+        {
+            left = left.min(condemned(connection)?);
+            watch(GcProgress {
+                step: GcStep::Freeing,
+                done: total - left,
+                total,
+            });
+        }
+        if shrink::is_due(FilePages::of(connection)?) {
+            shrink_all(connection, watch)?;
+        }
+        Ok(true)
+    }
+
+    /// What there is, and what it takes.
+    pub fn room(&self) -> Result<Room, StoreError> {
+        let connection = &self.connection;
+        let file = FilePages::of(connection)?;
+        Ok(Room {
+            trusted: eviction::used(connection, ScopeKind::Trusted)?,
+            isolated: eviction::used(connection, ScopeKind::Isolated)?,
+            condemned: condemned(connection)?,
+            file_bytes: file.all * PAGE_SIZE_BYTES,
+            reusable_bytes: file.free * PAGE_SIZE_BYTES,
+            free_disk_bytes: Disk::look(&database(connection), 0).free_bytes,
+        })
+    }
+}
+
+/// Hides all that a course takes, by batches.
+fn evict_kind(
+    connection: &mut Connection,
+    course: &mut Course,
+    evicted: &mut Evicted,
+    watch: &mut dyn FnMut(&Evicted),
+) -> Result<(), StoreError> {
+    loop {
+        let began = Instant::now();
+        let some = in_transaction(connection, |connection| {
+            eviction::evict_some(connection, course, BATCH_ROWS, now_ms())
+        })?;
+        thread::sleep(PAUSE.max(began.elapsed()));
+        if some == Evicted::default() {
+            return Ok(());
+        }
+        evicted.add(&some);
+        watch(evicted);
+    }
+}
+
+fn shrink_all(
+    connection: &mut Connection,
+    watch: &mut dyn FnMut(GcProgress),
+) -> Result<(), StoreError> {
+    let before = FilePages::of(connection)?;
+    while in_transaction(connection, shrink::step)? {
+        let now = FilePages::of(connection)?;
+        watch(GcProgress {
+            step: GcStep::Shrinking,
+            done: before.free.saturating_sub(now.free),
+            total: before.free,
+        });
+    }
+    Ok(())
+}
+
+/// Runs `work` in a transaction.
+fn in_transaction<T>(
+    connection: &mut Connection,
+    work: impl FnOnce(&Connection) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let result = work(&transaction)?;
+    transaction.commit()?;
+    Ok(result)
+}
+
+/// How many artifacts are hidden and not freed yet, by the index.
+pub(super) const CONDEMNED: &str =
+    "SELECT count(*) FROM artifacts WHERE state = 'condemned' AND state <> 'stored'";
+
+fn condemned(connection: &Connection) -> Result<u64, StoreError> {
+    let count: i64 = connection
+        .prepare_cached(CONDEMNED)?
+        .query_row([], |row| row.get(0))?;
+    Ok(count as u64)
+}
+
+fn database(connection: &Connection) -> PathBuf {
+    connection.path().map_or_else(PathBuf::new, PathBuf::from)
+}
