@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::cleaner::{self, Leftovers, Progress};
 use super::space::Space;
+use super::usage::Counts;
 use super::writer::Writer;
 
 /// How often there may be something to do.
@@ -21,6 +22,7 @@ pub(super) struct Chores {
     pub writer: Arc<Writer>,
     pub space: Arc<Space>,
     pub leftovers: Arc<Leftovers>,
+    pub usage: Arc<Counts>,
 }
 
 /// The thread; ends when dropped.
@@ -68,6 +70,7 @@ impl Drop for Housekeeper {
 impl Chores {
     fn tick(&self, stop: &Stop) {
         self.leftovers.condemn(&self.writer, cleaner::WAIT);
+        self.usage.flush_if_due(&self.writer, cleaner::WAIT);
         while matches!(
             cleaner::clean_some(&self.writer, &self.space),
             Ok(Progress::More)
@@ -78,6 +81,7 @@ impl Chores {
     /// What must not be lost when the server stops.
     fn finish(&self) {
         self.leftovers.condemn(&self.writer, STOP_WAIT);
+        self.usage.flush(&self.writer, STOP_WAIT);
     }
 }
 

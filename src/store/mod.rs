@@ -12,6 +12,7 @@ mod chunks;
 mod cleaner;
 mod connection;
 mod error;
+mod figures;
 mod file;
 mod hash;
 mod housekeeper;
@@ -25,8 +26,10 @@ mod schema;
 mod scopes;
 mod space;
 mod ticket;
+mod timing;
 mod tokens;
 mod upload;
+mod usage;
 mod workspaces;
 mod writer;
 
@@ -44,6 +47,7 @@ pub use catalog::{Entry, ScopeChoice, ScopeRecord, ScopeUsage, Selection};
 pub use chunks::{ARTIFACT_BYTES_MAX, CHUNK_BYTES};
 pub use connection::Synchronous;
 pub use error::{OpenError, StoreError};
+pub use figures::{Evicted, Figures, Held};
 pub use hash::{Hash, NotAHash};
 pub use life::{Found, Handle, Kin, Overlap, Revoked, Rotated};
 pub use model::{
@@ -55,7 +59,9 @@ pub use purge::{Purge, PurgeProgress, Purged, Sum};
 pub use quota::IsolatedLimits;
 pub use reader::Reader;
 pub use schema::VERSION as SCHEMA_VERSION;
+pub use timing::Watch;
 pub use upload::{Admission, Upload};
+pub use usage::{DayUsage, USAGE_DAYS_MAX, Usage, day_of};
 
 use connection::{Profile, Role};
 use ticket::Weight;
@@ -103,6 +109,9 @@ pub struct Store {
     space: Arc<space::Space>,
     quotas: Arc<quota::Quotas>,
     leftovers: Arc<cleaner::Leftovers>,
+    usage: Arc<usage::Counts>,
+    timing: Arc<timing::Timing>,
+    log_path: PathBuf,
     upload_buffers: Arc<BufferPool>,
     download_buffers: Arc<BufferPool>,
     wait: Duration,
@@ -139,9 +148,11 @@ impl Store {
         };
         let checkpoints = connect(Role::Writer)?;
         let readers = open_readers(path, profile, options.wait)?;
-        let writer = Arc::new(writer::Writer::start(first).map_err(spawn_error)?);
+        let timing = Arc::new(timing::Timing::default());
+        let writer = Arc::new(writer::Writer::start(first, &timing).map_err(spawn_error)?);
         let space = space::Space::new(path);
         let leftovers = Arc::new(cleaner::Leftovers::default());
+        let usage = Arc::new(usage::Counts::default());
         Ok(Self {
             readers,
             _checkpointer: checkpointer::Checkpointer::start(checkpoints, &writer.shared(), path)
@@ -150,6 +161,7 @@ impl Store {
                 writer: Arc::clone(&writer),
                 space: Arc::clone(&space),
                 leftovers: Arc::clone(&leftovers),
+                usage: Arc::clone(&usage),
             })
             .map_err(spawn_error)?,
             writer,
@@ -157,6 +169,9 @@ impl Store {
             space,
             quotas: quota::Quotas::new(options.isolated),
             leftovers,
+            usage,
+            timing,
+            log_path: file::log_path(path),
             upload_buffers: BufferPool::new(options.upload_memory_bytes),
             download_buffers: BufferPool::new(DOWNLOAD_MEMORY_BYTES),
             wait: options.wait,
@@ -178,7 +193,8 @@ impl Store {
     /// Begins a snapshot for a few look-ups, waiting for a connection until `deadline`; see [`Reader`]
     /// for how long it may live.
     pub fn reader(&self, deadline: Instant) -> Result<Reader, StoreError> {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let asked = Instant::now();
+        let left = deadline.saturating_duration_since(asked);
         let connection = self
             .readers
             .get_timeout(left)
@@ -186,7 +202,7 @@ impl Store {
         if !connection.is_autocommit() {
             connection.prepare_cached("ROLLBACK")?.execute([])?;
         }
-        Reader::begin(connection)
+        Reader::begin(connection, asked, Arc::clone(&self.timing))
     }
 
     /// A buffer for a chunk on its way out, if there is one without waiting.
@@ -237,6 +253,18 @@ impl Store {
         drop(self.writer.submit(Weight::Small(0), move |connection| {
             tokens::rehash(connection, id, &secret_phc)
         }));
+    }
+
+    /// Counts a request of a token that was admitted. Nobody waits for it.
+    pub fn count(&self, workspace: WorkspaceId, access: Access, usage: Usage) {
+        self.usage.add(workspace, access, usage);
+    }
+
+    /// From now on tells `reads` how long each snapshot took, from asking for a connection to its end, and `writes`
+    /// each job of the writer, from being handed over to its commit. Only the first call counts.
+    pub fn watch(&self, reads: Watch, writes: Watch) {
+        let _ = self.timing.reads.set(reads);
+        let _ = self.timing.writes.set(writes);
     }
 
     /// Whether any token could be used at the moment. Reads the database, so it also says whether that

@@ -55,6 +55,11 @@ impl Space {
         self.reusable_bytes.store(bytes, Ordering::Relaxed);
     }
 
+    /// How much of the file is free pages, as it was last said.
+    pub fn reusable_bytes(&self) -> u64 {
+        self.reusable_bytes.load(Ordering::Relaxed)
+    }
+
     /// Promises room for `bytes`, or says that there is none.
     pub fn reserve(
         self: &Arc<Self>,
@@ -99,7 +104,7 @@ impl Space {
     }
 
     /// Bytes that this process may still write to the disk; all of them where the system does not say.
-    fn free_bytes(&self) -> u64 {
+    pub fn free_bytes(&self) -> u64 {
         rustix::fs::statvfs(&self.directory)
             .map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
     }
