@@ -9,7 +9,7 @@ use super::time::{date, rfc3339};
 use super::{database, print, workspace};
 use crate::cli::{ScopeCommand, ScopeListArgs};
 use crate::config::Config;
-use crate::store::{ScopeKind, ScopeRecord, ScopeUsage};
+use crate::store::{ScopeRecord, ScopeUsage};
 use crate::units::print_size_roughly;
 
 /// Runs a `scope` command.
@@ -21,10 +21,7 @@ pub(super) fn run(config: &Config, command: &ScopeCommand) -> anyhow::Result<()>
 
 /// The word for a kind of scope, in front of people and scripts.
 pub(super) fn kind(scope: &ScopeRecord) -> &'static str {
-    match scope.kind {
-        ScopeKind::Trusted => "trusted",
-        ScopeKind::Isolated => "isolated",
-    }
+    scope.kind.as_str()
 }
 
 /// A scope in a sentence; its name tells it apart from a trusted one whatever that name is.
