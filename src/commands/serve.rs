@@ -64,8 +64,8 @@ pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
     announce_address(&server, is_activated, &log);
     let monitor = monitor::start(monitor_listener, &api, &log)?;
     signals.forever().next();
-    log.info("shutting down", &[]);
     api.begin_to_stop();
+    log.info("shutting down", &[]);
     let drained = server.shutdown();
     // Until now it said how far this has come.
     monitor.map(Server::shutdown);

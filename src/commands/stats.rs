@@ -274,22 +274,28 @@ struct Listed<'r> {
     to: String,
     workspace: Option<&'r str>,
     total: ListedUsage,
-    days: Vec<Keyed<String>>,
-    accesses: Vec<Keyed<&'static str>>,
-    workspaces: Vec<Keyed<&'r str>>,
+    days: Vec<ListedSum<'r>>,
+    accesses: Vec<ListedSum<'r>>,
+    workspaces: Vec<ListedSum<'r>>,
     held: Vec<ListedHeld>,
     evicted: Option<Vec<ListedEvicted<'r>>>,
 }
 
-#[derive(Serialize)]
-struct Keyed<K> {
-    key: K,
+/// A sum, with whatever it belongs to.
+#[derive(Serialize, Default)]
+struct ListedSum<'r> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    day: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workspace: Option<&'r str>,
     #[serde(flatten)]
     usage: ListedUsage,
 }
 
 /// The rate is a number from 0 to 1, or null where nothing was asked for.
-#[derive(Serialize)]
+#[derive(Serialize, Default)]
 struct ListedUsage {
     hit_rate: Option<f64>,
     hits: u64,
@@ -325,12 +331,20 @@ impl<'r> Listed<'r> {
             to: day(report.last_day),
             workspace: report.workspace.as_deref(),
             total: ListedUsage::of(&report.total()),
-            days: keyed(report.sums(|row| row.day).into_iter(), day),
-            accesses: keyed(report.by_access().into_iter(), Access::as_str),
-            workspaces: keyed(
-                report.sums(|row| row.workspace.as_str()).into_iter(),
-                |name| name,
-            ),
+            days: listed(report.sums(|row| row.day), |number| ListedSum {
+                day: Some(day(number)),
+                ..ListedSum::default()
+            }),
+            accesses: listed(report.by_access(), |access| ListedSum {
+                access: Some(access.as_str()),
+                ..ListedSum::default()
+            }),
+            workspaces: listed(report.sums(|row| row.workspace.as_str()), |name| {
+                ListedSum {
+                    workspace: Some(name),
+                    ..ListedSum::default()
+                }
+            }),
             held: report
                 .held_by_kind(config)
                 .iter()
@@ -341,12 +355,15 @@ impl<'r> Listed<'r> {
     }
 }
 
-fn keyed<K, T>(rows: impl Iterator<Item = (K, Usage)>, name: impl Fn(K) -> T) -> Vec<Keyed<T>> {
-    let row = |(key, usage)| Keyed {
-        key: name(key),
+fn listed<'r, K>(
+    sums: impl IntoIterator<Item = (K, Usage)>,
+    of: impl Fn(K) -> ListedSum<'r>,
+) -> Vec<ListedSum<'r>> {
+    let sum = |(key, usage)| ListedSum {
         usage: ListedUsage::of(&usage),
+        ..of(key)
     };
-    rows.map(row).collect()
+    sums.into_iter().map(sum).collect()
 }
 
 impl ListedUsage {
