@@ -11,8 +11,8 @@ use std::process::{Command, Stdio};
 use rusqlite::params;
 use support::{Client, Dir, Raw, Server, eventually};
 
-/// Every series of a text, with its value.
-type Series = BTreeMap<String, f64>;
+/// Every series of a text, with its value; of seconds the whole ones.
+type Series = BTreeMap<String, u64>;
 
 /// A server with a second address for metrics, and that address.
 fn with_monitor(dir: &Dir, args: &[&str]) -> (Server, SocketAddr) {
@@ -36,7 +36,8 @@ fn series(text: &str) -> Series {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let parsed = lines.map(|line| {
         let (name, value) = line.rsplit_once(' ').expect("a value");
-        (name.to_owned(), value.parse().expect("a number"))
+        let value: f64 = value.parse().expect("a number");
+        (name.to_owned(), value as u64)
     });
     parsed.collect()
 }
@@ -124,7 +125,7 @@ fn the_first_scrape_shows_every_documented_family_and_nothing_else() {
     let series = series(&text);
     for (name, value) in &series {
         let counts = name.contains("_total") || name.contains("request_duration");
-        assert!(!counts || *value == 0.0, "{name} {value}");
+        assert!(!counts || *value == 0, "{name} {value}");
     }
     for name in [
         r#"cachesrv_http_requests_total{access="isolated",route="put",status="409"}"#,
@@ -137,12 +138,12 @@ fn the_first_scrape_shows_every_documented_family_and_nothing_else() {
         "cachesrv_last_backup_timestamp_seconds",
         "cachesrv_panics_total",
     ] {
-        assert_eq!(series.get(name), Some(&0.0), "{name}");
+        assert_eq!(series.get(name), Some(&0), "{name}");
     }
-    assert_eq!(series["cachesrv_up"], 1.0);
-    assert!(series["cachesrv_threads"] >= 5.0);
-    assert!(series["cachesrv_disk_free_bytes"] > 0.0);
-    assert!(series["process_start_time_seconds"] > 1.7e9);
+    assert_eq!(series["cachesrv_up"], 1);
+    assert!(series["cachesrv_threads"] >= 5);
+    assert!(series["cachesrv_disk_free_bytes"] > 0);
+    assert!(series["process_start_time_seconds"] > 1_700_000_000);
 }
 
 /// What is not 0 of what counts; not the scrapes themselves, nor how long things took.
@@ -151,15 +152,15 @@ fn counted(monitor: SocketAddr) -> Series {
     found.retain(|name, value| {
         let counts = name.contains("_total") || name.contains("_count");
         let is_own = name.contains("\"metrics\"") || name.contains("database");
-        counts && !is_own && *value != 0.0
+        counts && !is_own && *value != 0
     });
     found
 }
 
 /// The counts, once all of `requests` were counted: the answer leaves before.
 #[track_caller]
-fn counted_after(monitor: SocketAddr, requests: f64) -> Series {
-    let sum = |found: &Series| -> f64 {
+fn counted_after(monitor: SocketAddr, requests: u64) -> Series {
+    let sum = |found: &Series| -> u64 {
         let of_requests = found
             .iter()
             .filter(|(name, _)| name.starts_with("cachesrv_http_requests_total"));
@@ -172,17 +173,12 @@ fn counted_after(monitor: SocketAddr, requests: f64) -> Series {
     })
 }
 
-#[test]
-fn each_request_is_counted_once_where_it_belongs() {
-    let dir = Dir::new();
-    let (writer, reader) = (dir.token("write"), dir.token("read"));
-    let isolated = dir.token("isolated");
-    let write_only = dir.token("write-only");
-    let (server, monitor) = with_monitor(&dir, &[]);
-    let mut main = server.client(&writer);
-    let mut laptop = server.client(&reader);
-    let mut pull_request = server.client(&isolated).at("/s/pr-1");
-    let mut release = server.client(&write_only);
+/// One request of each kind, twenty together.
+fn use_it(dir: &Dir, server: &Server) {
+    let mut main = server.client(&dir.token("write"));
+    let mut laptop = server.client(&dir.token("read"));
+    let mut pull_request = server.client(&dir.token("isolated")).at("/s/pr-1");
+    let mut release = server.client(&dir.token("write-only"));
     let mut stranger = server.stranger();
     for (status, expected) in [
         (main.put("1", b"12345").status, 200),
@@ -210,110 +206,119 @@ fn each_request_is_counted_once_where_it_belongs() {
     let mut broken = server.connect();
     broken.send("GET /v1/cache/1 HTTP/2.0\r\nHost: t\r\n\r\n");
     assert_eq!(broken.answer().status, 505);
-    let found = counted_after(monitor, 20.0);
-    let request = |route: &str, access: &str, status: &str, count: f64| {
+}
+
+/// Values of a label, each with its count.
+type Counts = &'static [(&'static str, u64)];
+
+/// What those requests are counted as: labels and count, by family.
+const REQUESTS: &[(&str, &str, &str, u64)] = &[
+    ("put", "write", "200", 1),
+    ("put", "write", "409", 1),
+    ("get", "read", "200", 1),
+    ("get", "read", "404", 2),
+    ("head", "read", "200", 1),
+    ("head", "read", "404", 1),
+    ("put", "read", "403", 1),
+    ("get", "isolated", "200", 2),
+    ("get", "isolated", "404", 1),
+    ("put", "isolated", "200", 1),
+    ("get", "write-only", "404", 1),
+    ("get", "none", "401", 1),
+    ("other", "none", "405", 1),
+    ("other", "none", "404", 1),
+    ("root", "none", "200", 1),
+    ("healthz", "none", "200", 1),
+    ("readyz", "none", "200", 1),
+    ("rejected", "none", "505", 1),
+];
+const OTHERS: &[(&str, &str, Counts)] = &[
+    (
+        "http_request_duration_seconds_count",
+        "route",
+        &[("get", 8), ("head", 2), ("put", 4)],
+    ),
+    ("hits_total", "access", &[("read", 1), ("isolated", 2)]),
+    ("misses_total", "access", &[("read", 1), ("isolated", 1)]),
+    (
+        "received_bytes_total",
+        "access",
+        &[("write", 10), ("read", 3), ("isolated", 3)],
+    ),
+    (
+        "refusals_total",
+        "reason",
+        &[
+            ("exists", 1),
+            ("miss", 4),
+            ("read_only", 1),
+            ("bad_hash", 1),
+            ("token_missing", 1),
+            ("bad_method", 1),
+            ("no_such_path", 1),
+        ],
+    ),
+];
+
+fn expected() -> Series {
+    let requests = REQUESTS.iter().map(|(route, access, status, count)| {
         let labels = format!("{{access=\"{access}\",route=\"{route}\",status=\"{status}\"}}");
-        (format!("cachesrv_http_requests_total{labels}"), count)
-    };
-    let one = |family: &str, label: &str, value: &str, count: f64| {
-        (format!("cachesrv_{family}{{{label}=\"{value}\"}}"), count)
-    };
-    let duration = |route, count| one("http_request_duration_seconds_count", "route", route, count);
-    let refusal = |reason, count| one("refusals_total", "reason", reason, count);
-    let expected = Series::from([
-        request("put", "write", "200", 1.0),
-        request("put", "write", "409", 1.0),
-        request("get", "read", "200", 1.0),
-        request("get", "read", "404", 2.0),
-        request("head", "read", "200", 1.0),
-        request("head", "read", "404", 1.0),
-        request("put", "read", "403", 1.0),
-        request("get", "isolated", "200", 2.0),
-        request("get", "isolated", "404", 1.0),
-        request("put", "isolated", "200", 1.0),
-        request("get", "write-only", "404", 1.0),
-        request("get", "none", "401", 1.0),
-        request("other", "none", "405", 1.0),
-        request("other", "none", "404", 1.0),
-        request("root", "none", "200", 1.0),
-        request("healthz", "none", "200", 1.0),
-        request("readyz", "none", "200", 1.0),
-        request("rejected", "none", "505", 1.0),
-        duration("get", 8.0),
-        duration("head", 2.0),
-        duration("put", 4.0),
-        // With as many scrapes as it took.
-        duration("other", found[&duration("other", 0.0).0]),
-        one("hits_total", "access", "read", 1.0),
-        one("hits_total", "access", "isolated", 2.0),
-        one("misses_total", "access", "read", 1.0),
-        one("misses_total", "access", "isolated", 1.0),
-        one("received_bytes_total", "access", "write", 10.0),
-        one("received_bytes_total", "access", "read", 3.0),
-        one("received_bytes_total", "access", "isolated", 3.0),
-        one(
-            "sent_bytes_total",
-            "access",
-            "write",
-            sent(&found, "write", 0.0),
-        ),
-        one(
-            "sent_bytes_total",
-            "access",
-            "read",
-            sent(&found, "read", 5.0),
-        ),
-        one(
-            "sent_bytes_total",
-            "access",
-            "isolated",
-            sent(&found, "isolated", 8.0),
-        ),
-        one(
-            "sent_bytes_total",
-            "access",
-            "write-only",
-            sent(&found, "write-only", 0.0),
-        ),
-        one(
-            "sent_bytes_total",
-            "access",
-            "none",
-            sent(&found, "none", 0.0),
-        ),
-        refusal("exists", 1.0),
-        refusal("miss", 4.0),
-        refusal("read_only", 1.0),
-        refusal("bad_hash", 1.0),
-        refusal("token_missing", 1.0),
-        refusal("bad_method", 1.0),
-        refusal("no_such_path", 1.0),
-        ("cachesrv_argon2_runs_total".to_owned(), 4.0),
-    ]);
-    assert_eq!(found, expected);
+        (format!("cachesrv_http_requests_total{labels}"), *count)
+    });
+    let others = OTHERS.iter().flat_map(|(family, label, counts)| {
+        let one = move |(value, count): &(&str, u64)| {
+            (format!("cachesrv_{family}{{{label}=\"{value}\"}}"), *count)
+        };
+        counts.iter().map(one)
+    });
+    let argon2_runs = ("cachesrv_argon2_runs_total".to_owned(), 4);
+    requests.chain(others).chain([argon2_runs]).collect()
+}
+
+#[test]
+fn each_request_is_counted_once_where_it_belongs() {
+    let dir = Dir::new();
+    let (server, monitor) = with_monitor(&dir, &[]);
+    use_it(&dir, &server);
+    let mut found = counted_after(monitor, 20);
+    // Artifacts, and the sentences of refusals.
+    for (access, artifacts) in [("write", 0), ("read", 5), ("isolated", 8), ("none", 0)] {
+        let sent = found.remove(&format!("cachesrv_sent_bytes_total{{access=\"{access}\"}}"));
+        let is_right = sent.is_some_and(|sent| sent > artifacts && sent < artifacts + 500);
+        assert!(is_right, "{access}: {sent:?}");
+    }
+    let miss = "nothing is stored under this hash\n".len() as u64;
+    let sent = found.remove(r#"cachesrv_sent_bytes_total{access="write-only"}"#);
+    assert_eq!(sent, Some(miss));
+    // With as many scrapes as it took.
+    found.remove(r#"cachesrv_http_request_duration_seconds_count{route="other"}"#);
+    assert_eq!(found, expected());
+}
+
+#[test]
+fn what_is_stored_and_what_the_database_did_is_shown() {
+    let dir = Dir::new();
+    let (server, monitor) = with_monitor(&dir, &[]);
+    use_it(&dir, &server);
     let text = scrape(monitor);
     assert_eq!(promtool(&text), "");
     let series = series(&text);
     for (name, value) in [
-        (r#"cachesrv_entries{kind="trusted"}"#, 1.0),
-        (r#"cachesrv_entries{kind="isolated"}"#, 1.0),
-        (r#"cachesrv_entry_bytes{kind="trusted"}"#, 5.0),
-        (r#"cachesrv_entry_bytes{kind="isolated"}"#, 3.0),
+        (r#"entries{kind="trusted"}"#, 1),
+        (r#"entries{kind="isolated"}"#, 1),
+        (r#"entry_bytes{kind="trusted"}"#, 5),
+        (r#"entry_bytes{kind="isolated"}"#, 3),
+        (r#"entry_max_bytes{kind="trusted"}"#, 15 << 30),
+        (r#"entry_max_bytes{kind="isolated"}"#, 5 << 30),
     ] {
-        assert_eq!(series[name], value, "{name}");
+        assert_eq!(series[&format!("cachesrv_{name}")], value, "{name}");
     }
-    let jobs = &series[r#"cachesrv_database_duration_seconds_count{operation="write"}"#];
-    assert!(*jobs >= 2.0);
-    let snapshots = &series[r#"cachesrv_database_duration_seconds_count{operation="read"}"#];
-    assert!(*snapshots >= 14.0);
-}
-
-/// What was sent, which is artifacts and the sentences of refusals.
-#[track_caller]
-fn sent(found: &Series, access: &str, artifacts: f64) -> f64 {
-    let sent = found[&format!("cachesrv_sent_bytes_total{{access=\"{access}\"}}")];
-    assert!(sent > artifacts && sent < artifacts + 500.0, "{sent}");
-    sent
+    let count = |operation: &str| {
+        let labels = format!("{{operation=\"{operation}\"}}");
+        series[&format!("cachesrv_database_duration_seconds_count{labels}")]
+    };
+    assert!(count("write") >= 2, "two artifacts were stored");
+    assert!(count("read") >= 14, "each request for an artifact looks");
 }
 
 #[test]
@@ -357,7 +362,7 @@ fn a_thousand_odd_requests_add_no_series() {
     assert_eq!(names(&text), before);
     assert_eq!(promtool(&text), "");
     let unforeseen = r#"cachesrv_http_requests_total{access="none",route="other",status="other"}"#;
-    assert_eq!(series(&text)[unforeseen], 0.0);
+    assert_eq!(series(&text)[unforeseen], 0);
     for secret in ["pr-0", "workspace-1", "BREW", &token.id] {
         assert!(!text.contains(secret), "{secret}");
     }
@@ -455,11 +460,11 @@ fn open_connections_are_counted_until_they_close() {
     let dir = Dir::new();
     let (server, monitor) = with_monitor(&dir, &[]);
     let open = || series(&scrape(monitor))["cachesrv_connections"];
-    assert_eq!(open(), 0.0);
+    assert_eq!(open(), 0);
     let clients: Vec<_> = (0..3).map(|_| server.connect()).collect();
-    eventually("three are open", || (open() == 3.0).then_some(()));
+    eventually("three are open", || (open() == 3).then_some(()));
     drop(clients);
-    eventually("all are closed", || (open() == 0.0).then_some(()));
+    eventually("all are closed", || (open() == 0).then_some(()));
 }
 
 #[test]
@@ -484,11 +489,11 @@ fn what_the_database_remembers_is_shown() {
     }
     let found = series(&scrape(monitor));
     for (name, value) in [
-        (r#"evictions_total{kind="trusted",reason="size"}"#, 7.0),
-        (r#"evicted_bytes_total{kind="trusted",reason="size"}"#, 70.0),
-        (r#"evictions_total{kind="isolated",reason="age"}"#, 5.0),
-        (r#"evictions_total{kind="trusted",reason="age"}"#, 0.0),
-        ("last_backup_timestamp_seconds", 1_795_348_800.0),
+        (r#"evictions_total{kind="trusted",reason="size"}"#, 7),
+        (r#"evicted_bytes_total{kind="trusted",reason="size"}"#, 70),
+        (r#"evictions_total{kind="isolated",reason="age"}"#, 5),
+        (r#"evictions_total{kind="trusted",reason="age"}"#, 0),
+        ("last_backup_timestamp_seconds", 1_795_348_800),
     ] {
         assert_eq!(found[&format!("cachesrv_{name}")], value, "{name}");
     }
@@ -496,7 +501,7 @@ fn what_the_database_remembers_is_shown() {
         let pages: i64 = database
             .query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0))
             .expect("a number");
-        (pages * 16384) as f64
+        (pages * 16384) as u64
     };
     assert_eq!(found["cachesrv_database_size_bytes"], pages("page_count"));
     assert_eq!(
@@ -505,10 +510,10 @@ fn what_the_database_remembers_is_shown() {
     );
     let wal = || dir.join("cachesrv.db-wal").metadata();
     let shown = || series(&scrape(monitor))["cachesrv_wal_size_bytes"];
-    assert!(found["cachesrv_wal_size_bytes"] > 0.0);
+    assert!(found["cachesrv_wal_size_bytes"] > 0);
     eventually("the log is folded", || {
         let is_gone = wal().map_or(0, |wal| wal.len()) == 0;
-        (is_gone && shown() == 0.0).then_some(())
+        (is_gone && shown() == 0).then_some(())
     });
 }
 
@@ -563,7 +568,7 @@ fn a_scrape_shows_the_rest_when_the_database_does_not_answer() {
             "cachesrv_last_backup_timestamp_seconds",
         ]
     );
-    assert_eq!(series(&text)["cachesrv_up"], 0.0);
+    assert_eq!(series(&text)["cachesrv_up"], 0);
 }
 
 #[test]
@@ -611,7 +616,7 @@ fn a_server_that_shuts_down_says_so_until_its_last_request_is_done() {
     let mut probe = server.connect();
     probe.send("GET /readyz HTTP/1.1\r\n");
     eventually("both are accepted", || {
-        (series(&scrape(monitor))["cachesrv_connections"] == 2.0).then_some(())
+        (series(&scrape(monitor))["cachesrv_connections"] == 2).then_some(())
     });
     server.terminate();
     server.wait_for_line(" info shutting down");

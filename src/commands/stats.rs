@@ -144,7 +144,6 @@ impl Report {
             Column::number("HITS"),
             Column::number("MISSES"),
             Column::number("SERVED"),
-            Column::number("UPLOADS"),
             Column::number("STORED"),
         ]);
         let days = self.sums(|row| row.day);
@@ -158,7 +157,6 @@ impl Report {
                 usage.hits.to_string(),
                 usage.misses.to_string(),
                 print_size_roughly(usage.hit_bytes),
-                usage.stored.to_string(),
                 print_size_roughly(usage.stored_bytes),
             ]);
         }
