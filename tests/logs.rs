@@ -3,8 +3,17 @@
 
 mod support;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use cachesrv::api::{Api, Bounds, Metrics, Monitor, Settings};
+use cachesrv::auth::Authenticator;
+use cachesrv::http::{Cut, Exchange, Handler, Method, Request, ResponseHead, ServerEvent};
+use cachesrv::store::{IsolatedLimits, Options, Store, Synchronous};
+use cachesrv::telemetry::{Format, Log};
 use support::{Client, Dir, Raw, Server, Token, eventually};
 
 /// The keys of a log line in their order. The time, the level and the message of a text have none.
@@ -376,4 +385,147 @@ fn without_log_requests_there_is_no_line_and_everything_is_counted_all_the_same(
     let ended = server.stop();
     assert_eq!(request_lines(&ended.log), Vec::<String>::new());
     assert!(ended.log.contains(" info stopped "), "{}", ended.log);
+}
+
+/// A log that the test reads.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("the log").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An application in this process, since the real one has no request that panics.
+fn application(path: &Path, log: &Arc<Log>) -> Api {
+    let store = Store::open(&Options {
+        path: path.to_owned(),
+        synchronous: Synchronous::Normal,
+        mmap: true,
+        upload_memory_bytes: 4 << 20,
+        isolated: IsolatedLimits {
+            scope_max_bytes: 0,
+            workspace_max_bytes: 0,
+        },
+        wait: Duration::from_secs(20),
+    });
+    let bounds = Bounds {
+        started_at_seconds: 0,
+        connections_max: 1,
+        trusted_max_bytes: 1,
+        isolated_max_bytes: 1,
+        free_disk_min_bytes: 0,
+    };
+    let settings = Settings {
+        artifact_max_size_bytes: 1,
+        put_is_accepted: false,
+        behind_proxy: false,
+        free_disk_min_bytes: 0,
+    };
+    Api::new(
+        store.expect("a store"),
+        Authenticator::new().expect("an authenticator"),
+        Arc::clone(log),
+        Metrics::new(&bounds).expect("metrics"),
+        settings,
+    )
+}
+
+/// An exchange with a bug.
+#[derive(Default)]
+struct Broken {
+    panics_at_begin: bool,
+    panics_at_write: bool,
+    written: Vec<u8>,
+}
+
+impl Exchange for Broken {
+    fn body_remaining(&self) -> u64 {
+        0
+    }
+
+    fn read_body(&mut self, _: &mut [u8]) -> Result<usize, Cut> {
+        Ok(0)
+    }
+
+    fn discard_body(&mut self, _: u64) -> Result<(), Cut> {
+        assert!(!self.panics_at_begin, "a bug");
+        Ok(())
+    }
+
+    fn trust_client(&mut self) {}
+
+    fn begin(&mut self, _: &ResponseHead<'_>) -> Result<(), Cut> {
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Cut> {
+        assert!(!self.panics_at_write, "a bug");
+        self.written.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+fn get(path: &str) -> Request<'_> {
+    Request {
+        method: Method::Get,
+        path,
+        authorization: None,
+        content_length: None,
+        forwarded_for: None,
+        peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+    }
+}
+
+#[test]
+fn panics_are_counted() {
+    let dir = Dir::new();
+    let log = Log::to(Box::new(Kept::default()), Format::Text, true).expect("a log");
+    let monitor = Monitor(Arc::new(application(&dir.db(), &log)));
+    let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let message = "a bug";
+    monitor.event(&ServerEvent::Panicked { peer, message });
+    let mut scrape = Broken::default();
+    assert_eq!(monitor.handle(&get("/metrics"), &mut scrape), Ok(()));
+    let text = String::from_utf8(scrape.written).expect("UTF-8");
+    assert!(text.contains("\ncachesrv_panics_total 1\n"), "{text}");
+}
+
+#[test]
+fn a_request_that_panics_leaves_one_line_whenever_that_is() {
+    let dir = Dir::new();
+    let kept = Kept::default();
+    let log = Log::to(Box::new(kept.clone()), Format::Text, true).expect("a log");
+    let api = application(&dir.db(), &log);
+    let request = get("/v1/cache/1");
+    let mut before = Broken {
+        panics_at_begin: true,
+        ..Broken::default()
+    };
+    let handled = catch_unwind(AssertUnwindSafe(|| api.handle(&request, &mut before)));
+    assert!(handled.is_err());
+    // Before the answer was begun, the server lets the application excuse itself.
+    before.panics_at_begin = false;
+    assert_eq!(api.panicked(&request, &mut before), Ok(()));
+    let mut after = Broken {
+        panics_at_write: true,
+        ..Broken::default()
+    };
+    let handled = catch_unwind(AssertUnwindSafe(|| api.handle(&request, &mut after)));
+    assert!(handled.is_err());
+    log.flush();
+    let text = String::from_utf8(kept.0.lock().expect("the log").clone()).expect("UTF-8");
+    let lines = request_lines(&text);
+    assert_eq!(lines.len(), 2, "{text}");
+    for (line, status) in lines.iter().zip(["404", "401"]) {
+        assert_eq!(value(line, "status"), Some(status), "{line}");
+        assert_eq!(value(line, "reason"), Some("internal"), "{line}");
+        assert_eq!(keys(line).join(" "), format!("{PLAIN} hash reason"));
+    }
 }

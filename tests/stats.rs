@@ -159,18 +159,32 @@ fn a_terminal_gets_bars_and_no_line_is_longer_than_80_columns() {
     }
 }
 
+/// Hits and their bytes, misses, what was stored and its bytes, conflicts and refusals, as JSON.
+fn usage_json(hit_rate: Option<f64>, counts: [u64; 7]) -> Value {
+    let keys = [
+        "hits",
+        "hit_bytes",
+        "misses",
+        "stored",
+        "stored_bytes",
+        "conflicts",
+        "refused",
+    ];
+    let mut usage = json!({ "hit_rate": hit_rate });
+    for (key, count) in keys.iter().zip(counts) {
+        usage[*key] = json!(count);
+    }
+    usage
+}
+
 #[test]
 fn json_is_the_whole_story() {
     let dir = with_days();
-    let usage = |rate: Option<f64>, [a, b, c, d, e, f, g]: [u64; 7]| {
-        json!({"hit_rate": rate, "hits": a, "hit_bytes": b, "misses": c, "stored": d, "stored_bytes": e,
-               "conflicts": f, "refused": g})
-    };
     let keyed = |key: &str, name: &str, mut usage: Value| {
         usage[key] = json!(name);
         usage
     };
-    let shop = usage(Some(0.25), [1, 10, 3, 3, 30, 0, 4]);
+    let shop = usage_json(Some(0.25), [1, 10, 3, 3, 30, 0, 4]);
     assert_eq!(
         stats(&dir, &["--workspace", "shop", "--days", "1"]),
         json!({
@@ -189,7 +203,7 @@ fn json_is_the_whole_story() {
     let all = stats(&dir, &["--days", "400"]);
     assert_eq!(
         all["total"],
-        usage(
+        usage_json(
             Some(100.0 / 117.0),
             [100, 951_059_467, 17, 19, 104_859_154, 1, 6]
         )
@@ -283,9 +297,9 @@ fn use_it(dir: &Dir, server: &Server, round: u32) {
 /// What `use_it` counts, so many times.
 fn used(times: u64) -> Value {
     let usage = |access: &str, rate: Option<f64>, counts: [u64; 7]| {
-        let [a, b, c, d, e, f, g] = counts.map(|count| count * times);
-        json!({"access": access, "hit_rate": rate, "hits": a, "hit_bytes": b, "misses": c, "stored": d,
-               "stored_bytes": e, "conflicts": f, "refused": g})
+        let mut usage = usage_json(rate, counts.map(|count| count * times));
+        usage["access"] = json!(access);
+        usage
     };
     json!([
         usage("read", Some(1.0), [1, 5, 0, 0, 0, 0, 2]),
