@@ -1,30 +1,43 @@
 //! The application: which request gets which answer.
 //!
-//! `route` names what a path asks for, `admission` says who asks, `download` and `upload` move artifacts,
-//! `refusal` is the one table from what went wrong to a status, `record` remembers what the log line says.
+//! `route` names what a path asks for, `admission` says who asks, `download` and `upload` move artifacts, `status` says
+//! how the server is, `refusal` is the one table from what went wrong to a status, `record` remembers what the log line
+//! says, and `account` and `metrics` count it.
 //!
 //! Invariant: a problem of the cache never fails a build. What Nx survives is 200 and 404 on GET, and 200,
 //! 403 and 409 on PUT (protocol.md); only a bad token and a broken protocol get anything else.
 
+mod account;
 mod admission;
 mod download;
+mod metrics;
+mod reason;
 mod record;
 mod refusal;
 mod route;
+mod status;
 mod upload;
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use crate::auth::token::TOKEN_PREFIX;
 use crate::auth::{Authenticator, Grant};
 use crate::http::{Cut, Exchange, Handler, Method, Request, ServerEvent, Status};
-use crate::store::Store;
+use crate::store::{Hash, Store};
 use crate::telemetry::{Log, RequestLine, Value};
 
+pub use metrics::{Bounds, Metrics};
+pub use status::Monitor;
+
+use account::Ended;
+use reason::Reason;
 use record::Record;
 use refusal::Refusal;
-use route::Route;
+use route::{Door, Route};
 
 /// No header but these goes with every answer on a cache path: one URL has different content for
 /// different tokens, so nothing in between may keep it.
@@ -46,6 +59,8 @@ pub struct Settings {
     pub put_is_accepted: bool,
     /// Whether `X-Forwarded-For` names the client.
     pub behind_proxy: bool,
+    /// Free disk below which nothing is stored, in bytes.
+    pub free_disk_min_bytes: u64,
 }
 
 /// Everything an answer needs. One for the process, shared by all connections.
@@ -53,8 +68,15 @@ pub struct Api {
     store: Store,
     authenticator: Authenticator,
     log: Arc<Log>,
+    metrics: Metrics,
     settings: Settings,
+    /// The number of open connections, once there is a server.
+    connections: OnceLock<Connections>,
+    is_stopping: AtomicBool,
 }
+
+/// Says how many connections are open.
+type Connections = Box<dyn Fn() -> usize + Send + Sync>;
 
 impl Api {
     /// An application over these parts.
@@ -62,13 +84,25 @@ impl Api {
         store: Store,
         authenticator: Authenticator,
         log: Arc<Log>,
+        metrics: Metrics,
         settings: Settings,
     ) -> Self {
+        let (reads, writes) = (
+            metrics.database_read.clone(),
+            metrics.database_write.clone(),
+        );
+        store.watch(
+            Box::new(move |took| reads.observe(took.as_secs_f64())),
+            Box::new(move |took| writes.observe(took.as_secs_f64())),
+        );
         Self {
             store,
             authenticator,
             log,
+            metrics,
             settings,
+            connections: OnceLock::new(),
+            is_stopping: AtomicBool::new(false),
         }
     }
 
@@ -77,47 +111,56 @@ impl Api {
         self.authenticator.argon2_runs()
     }
 
-    fn answer(&self, request: &Request<'_>, record: &mut Record<'_, '_>) -> Result<(), Cut> {
-        let route = Route::of(request.path);
-        match (&route, request.method) {
+    /// Answers, and says what it came to: in the log, in the metrics, in the usage by day.
+    fn serve(
+        &self,
+        request: &Request<'_>,
+        exchange: &mut dyn Exchange,
+        door: Door,
+    ) -> Result<(), Cut> {
+        let route = Route::of(request.path).at(door);
+        let mut record = Record::new(exchange, request.method);
+        let answered = catch_unwind(AssertUnwindSafe(|| {
+            self.answer(request, &route, door, &mut record)
+        }));
+        match answered {
+            Ok(outcome) => {
+                self.finished(request, &route, &record, outcome);
+                outcome
+            }
+            Err(panic) => {
+                // Before the answer was begun there is another, and its line, by `panicked`.
+                if record.status.is_some() {
+                    record.reason = Some(Reason::Internal);
+                    self.finished(request, &route, &record, Err(Cut::Aborted));
+                }
+                resume_unwind(panic)
+            }
+        }
+    }
+
+    fn answer(
+        &self,
+        request: &Request<'_>,
+        route: &Route<'_>,
+        door: Door,
+        record: &mut Record<'_, '_>,
+    ) -> Result<(), Cut> {
+        match (route, request.method) {
             (Route::Artifact(address), Method::Get | Method::Head) => {
                 self.download(request, *address, record)
             }
             (Route::Artifact(address), Method::Put) => self.upload(request, *address, record),
-            (Route::Unknown, _) => refuse(request.method, &Refusal::NoSuchPath, record),
+            (Route::Unknown, _) => {
+                refuse(request.method, &Refusal::NoSuchPath(door.content()), record)
+            }
             (Route::Artifact(_), _) => {
                 refuse(request.method, &Refusal::Method("GET, HEAD, PUT"), record)
             }
-            (_, Method::Get | Method::Head) => self.say_status(&route, record),
+            (Route::Metrics, Method::Get | Method::Head) => self.say_metrics(request, door, record),
+            (_, Method::Get | Method::Head) => self.say_status(route, record),
             (_, _) => refuse(request.method, &Refusal::Method("GET, HEAD"), record),
         }
-    }
-
-    fn say_status(&self, route: &Route<'_>, record: &mut Record<'_, '_>) -> Result<(), Cut> {
-        let (status, text) = match route {
-            Route::Root => (
-                200,
-                concat!(
-                    "cachesrv ",
-                    env!("CARGO_PKG_VERSION"),
-                    ": a remote cache for Nx\n"
-                ),
-            ),
-            Route::Ready if !self.database_answers() => (503, "the database does not answer\n"),
-            _ => (200, "ok\n"),
-        };
-        record.send_text(Status(status), &[], text)
-    }
-
-    fn database_answers(&self) -> bool {
-        let read = self.store.has_live_tokens();
-        if let Err(error) = &read {
-            self.log.error(
-                "the database does not answer",
-                &[("error", Value::Shown(error))],
-            );
-        }
-        read.is_ok()
     }
 
     /// The address that counts as the client's.
@@ -129,16 +172,39 @@ impl Api {
             .unwrap_or(request.peer)
     }
 
-    fn log_request(
+    fn finished(
         &self,
         request: &Request<'_>,
+        route: &Route<'_>,
         record: &Record<'_, '_>,
         outcome: Result<(), Cut>,
     ) {
-        if !self.log.logs_requests() {
-            return;
+        let took = record.started.elapsed();
+        let cut = outcome.err().map(Reason::from);
+        let reason = record.reason.or(cut);
+        self.count(
+            request.method,
+            route,
+            record,
+            &Ended {
+                outcome,
+                reason,
+                took,
+            },
+        );
+        if self.log.logs_requests() {
+            self.log_request(request, route, record, reason, took);
         }
-        let cut = outcome.err().map(|cut| cut.to_string());
+    }
+
+    fn log_request(
+        &self,
+        request: &Request<'_>,
+        route: &Route<'_>,
+        record: &Record<'_, '_>,
+        reason: Option<Reason>,
+        took: Duration,
+    ) {
         let (grant, refused) = (record.grant.as_ref(), record.refused.as_ref());
         self.log.request(&RequestLine {
             method: Some(request.method.as_str()),
@@ -146,7 +212,7 @@ impl Api {
             status: record.status,
             bytes_in: Some(record.bytes_in),
             bytes_out: Some(record.bytes_out),
-            duration_us: Some(record.started.elapsed().as_micros() as u64),
+            duration_us: Some(took.as_micros() as u64),
             peer: Some(self.client(request)),
             token: grant
                 .map(|grant| grant.public_id().as_str())
@@ -158,30 +224,23 @@ impl Api {
                 .map(Grant::workspace)
                 .or(refused.map(|token| token.workspace.as_str())),
             scope: grant.and_then(Grant::isolated_scope),
-            reason: record.reason.or(cut.as_deref()),
+            hash: route.hash().map(Hash::as_str),
+            reason: reason.map(Reason::as_str),
         });
     }
 }
 
 impl Handler for Api {
     fn handle(&self, request: &Request<'_>, exchange: &mut dyn Exchange) -> Result<(), Cut> {
-        let mut record = Record::new(exchange);
-        let outcome = self.answer(request, &mut record);
-        self.log_request(request, &record, outcome);
-        outcome
+        self.serve(request, exchange, Door::Cache)
     }
 
     fn panicked(&self, request: &Request<'_>, exchange: &mut dyn Exchange) -> Result<(), Cut> {
-        let mut record = Record::new(exchange);
-        let outcome = match Route::of(request.path) {
-            Route::Artifact(_) => refuse(request.method, &Refusal::Internal, &mut record),
-            _ => record.send_text(Status(500), &[], "internal error\n"),
-        };
-        self.log_request(request, &record, outcome);
-        outcome
+        self.excuse(request, exchange, Door::Cache)
     }
 
     fn rejected(&self, peer: IpAddr, status: Status, reason: &str) {
+        self.count_rejected(status);
         if self.log.logs_requests() {
             let (status, peer, reason) = (Some(status.0), Some(peer), Some(reason));
             self.log.request(&RequestLine {
@@ -211,10 +270,13 @@ impl Handler for Api {
                 "a client speaks TLS to this plain port and was hung up on; its server URL must begin with http://",
                 &[("peer", Value::Shown(peer))],
             ),
-            ServerEvent::Panicked { peer, message } => self.log.error(
-                "a request panicked; this is a bug in cachesrv",
-                &[("peer", Value::Shown(peer)), ("panic", Value::Text(message))],
-            ),
+            ServerEvent::Panicked { peer, message } => {
+                self.metrics.panics.inc();
+                self.log.error(
+                    "a request panicked; this is a bug in cachesrv",
+                    &[("peer", Value::Shown(peer)), ("panic", Value::Text(message))],
+                );
+            }
         }
     }
 }

@@ -3,10 +3,11 @@
 use std::time::Instant;
 
 use crate::auth::{self, Grant};
-use crate::http::{Cut, Exchange, ResponseHead, Status};
+use crate::http::{Cut, Exchange, Method, ResponseHead, Status};
 use crate::store::TokenRecord;
 
 use super::TEXT;
+use super::reason::Reason;
 
 /// One request: the way to its body and its response, and what is known of it so far.
 pub(super) struct Record<'e, 'x> {
@@ -21,11 +22,13 @@ pub(super) struct Record<'e, 'x> {
     /// The token of a request that was refused, where its holder sent it.
     pub refused: Option<TokenRecord>,
     /// Why the answer is what it is, where that is not plain.
-    pub reason: Option<&'static str>,
+    pub reason: Option<Reason>,
+    /// Whether the answer is a head alone.
+    is_head: bool,
 }
 
 impl<'e, 'x> Record<'e, 'x> {
-    pub fn new(exchange: &'e mut (dyn Exchange + 'x)) -> Self {
+    pub fn new(exchange: &'e mut (dyn Exchange + 'x), method: Method) -> Self {
         Self {
             exchange,
             started: Instant::now(),
@@ -36,6 +39,7 @@ impl<'e, 'x> Record<'e, 'x> {
             is_known: false,
             refused: None,
             reason: None,
+            is_head: method == Method::Head,
         }
     }
 
@@ -85,7 +89,9 @@ impl<'e, 'x> Record<'e, 'x> {
 
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Cut> {
         self.exchange.write(bytes)?;
-        self.bytes_out += bytes.len() as u64;
+        if !self.is_head {
+            self.bytes_out += bytes.len() as u64;
+        }
         Ok(())
     }
 
@@ -96,10 +102,21 @@ impl<'e, 'x> Record<'e, 'x> {
         headers: &[(&'static str, &str)],
         text: &str,
     ) -> Result<(), Cut> {
+        self.send(status, TEXT, headers, text)
+    }
+
+    /// A whole response with a text of this type.
+    pub fn send(
+        &mut self,
+        status: Status,
+        content_type: &'static str,
+        headers: &[(&'static str, &str)],
+        text: &str,
+    ) -> Result<(), Cut> {
         let content_length = text.len() as u64;
         self.begin(&ResponseHead {
             status,
-            content_type: TEXT,
+            content_type,
             content_length,
             headers,
         })?;

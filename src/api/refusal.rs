@@ -1,9 +1,11 @@
-//! The one table from what went wrong to a status, a sentence for the client and a key for the log.
+//! The one table from what went wrong to a status, a sentence for the client and a word for the log.
 
 use crate::auth;
 use crate::http::{Method, Status};
 use crate::store::{NotAHash, Quota, StoreError};
 use crate::units::print_size;
+
+use super::reason::Reason;
 
 /// Why a request does not get what it asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +14,10 @@ pub(super) enum Refusal {
     Credential(auth::Refusal),
     /// The token may read only; its name or id.
     ReadOnly(String),
+    /// Metrics need a token.
+    ScrapeWithoutToken,
+    /// Metrics are for tokens that are not isolated.
+    NotForIsolated,
     /// Nothing is stored under this hash where the token may look.
     Miss,
     /// Something is stored under this hash already.
@@ -39,8 +45,8 @@ pub(super) enum Refusal {
     LengthRequired,
     /// The path does not know this method; those that it knows.
     Method(&'static str),
-    /// There is no such path.
-    NoSuchPath,
+    /// There is no such path; what there is.
+    NoSuchPath(&'static str),
 }
 
 impl Refusal {
@@ -49,10 +55,13 @@ impl Refusal {
         // What a GET survives is a miss, what a PUT survives is "not stored".
         let harmless = if method == Method::Put { 403 } else { 404 };
         Status(match self {
-            Self::Credential(_) => 401,
-            Self::ReadOnly(_) | Self::TooLarge { .. } | Self::OverQuota(_) => 403,
+            Self::Credential(_) | Self::ScrapeWithoutToken => 401,
+            Self::ReadOnly(_)
+            | Self::NotForIsolated
+            | Self::TooLarge { .. }
+            | Self::OverQuota(_) => 403,
             Self::Exists => 409,
-            Self::Miss | Self::NoSuchPath => 404,
+            Self::Miss | Self::NoSuchPath(_) => 404,
             Self::Hash | Self::DiskFull | Self::Busy | Self::Damaged | Self::Internal => harmless,
             Self::LengthRequired => 411,
             Self::Method(_) => 405,
@@ -66,6 +75,15 @@ impl Refusal {
             Self::ReadOnly(token) => format!(
                 "token '{token}' is read-only: create one with `cachesrv token create --write`"
             ),
+            Self::ScrapeWithoutToken => {
+                "metrics need a token: send one made by `cachesrv token create` as Authorization: Bearer, or set \
+                 metrics.listen"
+                    .to_owned()
+            }
+            Self::NotForIsolated => {
+                "metrics are not for isolated tokens: use one made by `cachesrv token create`"
+                    .to_owned()
+            }
             Self::Miss => "nothing is stored under this hash".to_owned(),
             Self::Exists => {
                 "an artifact is stored under this hash already; it never changes".to_owned()
@@ -92,36 +110,36 @@ impl Refusal {
             Self::Internal => "internal error of the cache; its log says more".to_owned(),
             Self::LengthRequired => "a PUT must announce its length in Content-Length".to_owned(),
             Self::Method(allowed) => format!("this path knows {allowed}"),
-            Self::NoSuchPath => {
-                "there is nothing here: artifacts are at /v1/cache/{hash}".to_owned()
-            }
+            Self::NoSuchPath(what_there_is) => format!("there is nothing here: {what_there_is}"),
         }
     }
 
-    /// The key that the log line carries.
-    pub fn reason(&self) -> &'static str {
+    /// The word for the log line and the metrics.
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::Credential(refusal) => refusal.reason(),
-            Self::ReadOnly(_) => "read_only",
-            Self::Miss => "miss",
-            Self::Exists => "exists",
-            Self::Hash => "bad_hash",
-            Self::TooLarge { .. } => "too_large",
-            Self::OverQuota(_) => "over_quota",
-            Self::DiskFull => "disk_full",
-            Self::Busy => "busy",
-            Self::Damaged => "damaged",
-            Self::Internal => "internal",
-            Self::LengthRequired => "no_length",
-            Self::Method(_) => "bad_method",
-            Self::NoSuchPath => "no_such_path",
+            Self::Credential(refusal) => Reason::from(*refusal),
+            Self::ScrapeWithoutToken => Reason::TokenMissing,
+            Self::ReadOnly(_) => Reason::ReadOnly,
+            Self::NotForIsolated => Reason::NotForIsolated,
+            Self::Miss => Reason::Miss,
+            Self::Exists => Reason::Exists,
+            Self::Hash => Reason::BadHash,
+            Self::TooLarge { .. } => Reason::TooLarge,
+            Self::OverQuota(_) => Reason::OverQuota,
+            Self::DiskFull => Reason::DiskFull,
+            Self::Busy => Reason::Busy,
+            Self::Damaged => Reason::Damaged,
+            Self::Internal => Reason::Internal,
+            Self::LengthRequired => Reason::NoLength,
+            Self::Method(_) => Reason::BadMethod,
+            Self::NoSuchPath(_) => Reason::NoSuchPath,
         }
     }
 
     /// The header that this status must carry (RFC 9110, 11.6.1 and 15.5.6).
     pub fn header(&self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::Credential(_) => Some(("WWW-Authenticate", "Bearer")),
+            Self::Credential(_) | Self::ScrapeWithoutToken => Some(("WWW-Authenticate", "Bearer")),
             Self::Method(allowed) => Some(("Allow", allowed)),
             _ => None,
         }

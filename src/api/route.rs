@@ -1,6 +1,7 @@
 //! What a path asks for.
 
 use crate::auth::Place;
+use crate::store::Hash;
 
 /// What a path names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub(super) enum Route<'p> {
     Health,
     /// Can it serve?
     Ready,
+    /// What Prometheus scrapes.
+    Metrics,
     /// An artifact.
     Artifact(Address<'p>),
     /// Nothing.
@@ -23,6 +26,25 @@ pub(super) enum Route<'p> {
 pub(super) struct Address<'p> {
     pub place: Place<'p>,
     pub hash: &'p str,
+}
+
+/// Where a request came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    /// The address of the cache.
+    Cache,
+    /// `metrics.listen`.
+    Monitor,
+}
+
+impl Door {
+    /// What is behind it, for whoever asks for something else.
+    pub fn content(self) -> &'static str {
+        match self {
+            Self::Cache => "artifacts are at /v1/cache/{hash}",
+            Self::Monitor => "metrics are at /metrics",
+        }
+    }
 }
 
 const ARTIFACTS: &str = "/v1/cache/";
@@ -38,7 +60,24 @@ impl<'p> Route<'p> {
             "/" => Self::Root,
             "/healthz" => Self::Health,
             "/readyz" => Self::Ready,
+            "/metrics" => Self::Metrics,
             _ => Self::artifact(path).unwrap_or(Self::Unknown),
+        }
+    }
+
+    /// What there is of it behind this door.
+    pub fn at(self, door: Door) -> Self {
+        match (self, door) {
+            (Self::Artifact(_), Door::Monitor) => Self::Unknown,
+            (route, _) => route,
+        }
+    }
+
+    /// The hash that it ends in, if that is one.
+    pub fn hash(&self) -> Option<Hash<'p>> {
+        match self {
+            Self::Artifact(address) => Hash::parse(address.hash).ok(),
+            _ => None,
         }
     }
 
@@ -155,7 +194,8 @@ mod tests {
             "/V1/cache/1",
             "/v2/cache/1",
             "/healthz/",
-            "/metrics",
+            "/metrics/",
+            "/s/x/metrics",
             "*",
             "/x/v1/cache/1",
             "/s/x",

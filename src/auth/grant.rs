@@ -7,7 +7,7 @@
 //! The scope comes from the token. A URL may say where it believes to be ([`Place`]): that can narrow
 //! what the token allows, never widen it, and what it says in vain is refused rather than ignored.
 
-use crate::store::{Access, Name, Scope, TokenId, TokenRecord};
+use crate::store::{Access, Name, Scope, TokenId, TokenRecord, WorkspaceId};
 
 use super::refusal::Refusal;
 use super::token::PublicId;
@@ -28,6 +28,7 @@ pub struct Grant {
     public_id: PublicId,
     name: Option<Box<str>>,
     workspace: Box<str>,
+    workspace_id: WorkspaceId,
     trusted: Scope,
     right: Right,
 }
@@ -57,6 +58,7 @@ impl Grant {
             public_id,
             name: record.name.as_deref().map(Box::from),
             workspace: Box::from(record.workspace.as_str()),
+            workspace_id: record.workspace_id,
             trusted: Scope::Trusted(record.trusted_scope),
             right: Right::of(record, place.scope)?,
         })
@@ -80,6 +82,11 @@ impl Grant {
     /// The name of the token's workspace.
     pub fn workspace(&self) -> &str {
         &self.workspace
+    }
+
+    /// The row id of the token's workspace.
+    pub fn workspace_id(&self) -> WorkspaceId {
+        self.workspace_id
     }
 
     /// The name of the isolated scope that the request is confined to, if it is.

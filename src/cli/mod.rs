@@ -213,6 +213,17 @@ Examples:
     Gc(GcArgs),
 
     /// Show hit rates and bytes by day
+    #[command(
+        long_about = "Show hit rates and bytes by day, by the access of tokens and by workspace, what is stored, and what \
+                      eviction took.\n\nThe server counts requests of tokens that it admitted and adds them to the \
+                      database every few seconds; they are kept for 400 days. Days are those of UTC. \
+                      Write-only tokens read nothing, so their GETs are no misses.",
+        after_long_help = "\
+Examples:
+  cachesrv stats
+  cachesrv stats --days 7 --workspace shop
+  cachesrv stats --days 1 --json"
+    )]
     Stats(StatsArgs),
 
     /// Copy the database to a file while the server runs

@@ -13,6 +13,7 @@ mod doctor;
 mod failure;
 mod gc;
 mod healthcheck;
+mod monitor;
 mod progress;
 mod purge;
 mod restore;

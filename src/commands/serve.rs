@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::database::opened;
-use super::{Hint, activation, gc};
+use super::{Hint, activation, gc, monitor};
 use crate::api::{Api, Settings};
 use crate::auth::Authenticator;
 use crate::config::{self, Config, Resolution};
@@ -48,20 +48,27 @@ pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
     let store = opened(Store::open(&store_options(config, &log)))?;
     let is_activated = activated.is_some();
     let listener = activated.map_or_else(|| listen(config), Ok)?;
+    let monitor_listener = monitor::listen(config)?;
     announce_store(config, &store, &log);
     let authenticator = Authenticator::new().context("cannot prepare the check of tokens")?;
     let api = Arc::new(Api::new(
         store,
         authenticator,
         Arc::clone(&log),
+        monitor::metrics(config)?,
         api_settings(config),
     ));
     let server = Server::start(listener, Arc::clone(&api) as _, server_limits(config))
         .context("cannot start the server")?;
+    api.watch_connections(server.connections());
     announce_address(&server, is_activated, &log);
+    let monitor = monitor::start(monitor_listener, &api, &log)?;
     signals.forever().next();
+    api.begin_to_stop();
     log.info("shutting down", &[]);
     let drained = server.shutdown();
+    // Until now it said how far this has come.
+    monitor.map(Server::shutdown);
     if drained.cut > 0 {
         log.warn(
             "requests were cut",
@@ -235,6 +242,7 @@ fn api_settings(config: &Config) -> Settings {
         artifact_max_size_bytes: config.artifact_max_bytes(),
         put_is_accepted: config.nx.put_status == config::PutStatus::Accepted,
         behind_proxy: config.behind_proxy,
+        free_disk_min_bytes: config.eviction.min_free_disk_bytes,
     }
 }
 

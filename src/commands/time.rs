@@ -12,6 +12,12 @@ pub(super) fn date(ms: i64) -> String {
     timestamp(ms).strftime("%Y-%m-%d %H:%M").to_string()
 }
 
+/// A day, counted from 1970-01-01, as people and scripts read it.
+pub(super) fn day(day: i64) -> String {
+    let ms = day.saturating_mul(24 * 60 * 60 * 1000);
+    timestamp(ms).strftime("%Y-%m-%d").to_string()
+}
+
 /// As scripts read it.
 pub(super) fn rfc3339(ms: i64) -> String {
     timestamp(ms).to_string()

@@ -69,6 +69,11 @@ impl Registry {
         }
     }
 
+    /// How many connections are open.
+    pub(super) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
     /// No further connection may be accepted.
     pub(super) fn is_full(&self) -> bool {
         self.count.load(Ordering::Relaxed) >= self.connections_max

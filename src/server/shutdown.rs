@@ -75,6 +75,12 @@ impl Server {
         self.local_addr
     }
 
+    /// Says how many connections are open, also when the server is gone.
+    pub fn connections(&self) -> impl Fn() -> usize + Send + Sync + 'static {
+        let registry = Arc::clone(&self.context.registry);
+        move || registry.count()
+    }
+
     /// Stops accepting, lets what is under way finish within `shutdown_grace`, and cuts the rest.
     /// Returns at the latest one second after the grace.
     pub fn shutdown(mut self) -> Drained {

@@ -16,6 +16,7 @@ use super::read_times::ReadTimes;
 use super::reading::Readings;
 use super::space::Space;
 use super::ticket::Weight;
+use super::usage::Counts;
 use super::writer::{Writer, deadline};
 use super::{now_ms, shrink};
 
@@ -39,6 +40,7 @@ pub(super) struct Chores {
     pub writer: Arc<Writer>,
     pub space: Arc<Space>,
     pub leftovers: Arc<Leftovers>,
+    pub usage: Arc<Counts>,
     pub readings: Arc<Readings>,
     pub read_times: Arc<ReadTimes>,
     pub limits: EvictionLimits,
@@ -105,6 +107,7 @@ impl Chores {
             // What could not be written stays for the next time.
             let _ = self.read_times.flush(&self.writer);
         }
+        self.usage.flush_if_due(&self.writer, cleaner::WAIT);
         self.evict(state, stop);
         let mut file = None;
         while let Ok((progress, pages)) =
@@ -207,6 +210,7 @@ impl Chores {
     fn finish(&self) {
         self.leftovers.condemn(&self.writer, STOP_WAIT);
         let _ = self.read_times.flush(&self.writer);
+        self.usage.flush(&self.writer, STOP_WAIT);
     }
 }
 

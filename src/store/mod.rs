@@ -13,6 +13,7 @@ mod cleaner;
 mod connection;
 mod error;
 mod eviction;
+mod figures;
 mod file;
 mod gc;
 mod hash;
@@ -31,8 +32,10 @@ mod scopes;
 mod shrink;
 mod space;
 mod ticket;
+mod timing;
 mod tokens;
 mod upload;
+mod usage;
 mod workspaces;
 mod writer;
 
@@ -51,6 +54,7 @@ pub use chunks::{ARTIFACT_BYTES_MAX, CHUNK_BYTES};
 pub use connection::Synchronous;
 pub use error::{OpenError, StoreError};
 pub use eviction::{Budget, Evicted, EvictionLimits, Used};
+pub use figures::{EvictedFor, Figures, Held};
 pub use gc::{Gc, GcProgress, GcStep, Room};
 pub use hash::{Hash, NotAHash};
 pub use life::{Found, Handle, Kin, Overlap, Revoked, Rotated};
@@ -65,7 +69,9 @@ pub use quota::IsolatedLimits;
 pub use reader::Reader;
 pub use reading::Reading;
 pub use schema::VERSION as SCHEMA_VERSION;
+pub use timing::Watch;
 pub use upload::{Admission, Upload};
+pub use usage::{DayUsage, USAGE_DAYS_MAX, Usage, day_of};
 
 use connection::{Profile, Role};
 use ticket::Weight;
@@ -119,6 +125,9 @@ pub struct Store {
     leftovers: Arc<cleaner::Leftovers>,
     readings: Arc<reading::Readings>,
     read_times: Arc<read_times::ReadTimes>,
+    usage: Arc<usage::Counts>,
+    timing: Arc<timing::Timing>,
+    log_path: PathBuf,
     upload_buffers: Arc<BufferPool>,
     download_buffers: Arc<BufferPool>,
     wait: Duration,
@@ -156,12 +165,14 @@ impl Store {
         };
         let checkpoints = connect(Role::Writer)?;
         let readers = open_readers(path, profile, options.wait)?;
-        let writer = Arc::new(writer::Writer::start(first).map_err(spawn_error)?);
+        let timing = Arc::new(timing::Timing::default());
+        let writer = Arc::new(writer::Writer::start(first, &timing).map_err(spawn_error)?);
         let space = space::Space::new(path, options.eviction.min_free_disk_bytes);
         space.set_reusable_bytes(file.free * connection::PAGE_SIZE_BYTES);
         let leftovers = Arc::new(cleaner::Leftovers::default());
         let readings = Arc::new(reading::Readings::default());
         let read_times = Arc::new(read_times::ReadTimes::default());
+        let usage = Arc::new(usage::Counts::default());
         Ok(Self {
             readers,
             _checkpointer: checkpointer::Checkpointer::start(checkpoints, &writer.shared(), path)
@@ -174,6 +185,7 @@ impl Store {
                 read_times: Arc::clone(&read_times),
                 limits: options.eviction,
                 observer: options.observer.clone(),
+                usage: Arc::clone(&usage),
             })
             .map_err(spawn_error)?,
             writer,
@@ -183,6 +195,9 @@ impl Store {
             leftovers,
             readings,
             read_times,
+            usage,
+            timing,
+            log_path: file::log_path(path),
             upload_buffers: BufferPool::new(options.upload_memory_bytes),
             download_buffers: BufferPool::new(DOWNLOAD_MEMORY_BYTES),
             wait: options.wait,
@@ -204,7 +219,8 @@ impl Store {
     /// Begins a snapshot for a few look-ups, waiting for a connection until `deadline`; see [`Reader`]
     /// for how long it may live.
     pub fn reader(&self, deadline: Instant) -> Result<Reader, StoreError> {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let asked = Instant::now();
+        let left = deadline.saturating_duration_since(asked);
         let connection = self
             .readers
             .get_timeout(left)
@@ -212,7 +228,7 @@ impl Store {
         if !connection.is_autocommit() {
             connection.prepare_cached("ROLLBACK")?.execute([])?;
         }
-        Reader::begin(connection)
+        Reader::begin(connection, asked, Arc::clone(&self.timing))
     }
 
     /// A buffer for a chunk on its way out, if there is one without waiting.
@@ -274,6 +290,18 @@ impl Store {
         drop(self.writer.submit(Weight::Small(0), move |connection| {
             tokens::rehash(connection, id, &secret_phc)
         }));
+    }
+
+    /// Counts a request of a token that was admitted. Nobody waits for it.
+    pub fn count(&self, workspace: WorkspaceId, access: Access, usage: Usage) {
+        self.usage.add(workspace, access, usage);
+    }
+
+    /// From now on tells `reads` how long each snapshot took, from asking for a connection to its end, and `writes`
+    /// each job of the writer, from being handed over to its commit. Only the first call counts.
+    pub fn watch(&self, reads: Watch, writes: Watch) {
+        let _ = self.timing.reads.set(reads);
+        let _ = self.timing.writes.set(writes);
     }
 
     /// Whether any token could be used at the moment. Reads the database, so it also says whether that

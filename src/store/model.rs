@@ -54,7 +54,7 @@ impl Scope {
 pub struct TokenId(pub i64);
 
 /// What a token may do in its workspace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Access {
     /// Reads the trusted scope, writes nothing.
     Read,
@@ -67,6 +67,9 @@ pub enum Access {
 }
 
 impl Access {
+    /// Each of them.
+    pub const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Isolated, Self::WriteOnly];
+
     /// The word for it, in the database and in front of people.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -79,9 +82,7 @@ impl Access {
 
     /// The access with this word.
     pub fn parse(word: &str) -> Option<Self> {
-        [Self::Read, Self::Write, Self::Isolated, Self::WriteOnly]
-            .into_iter()
-            .find(|access| access.as_str() == word)
+        Self::ALL.into_iter().find(|access| access.as_str() == word)
     }
 }
 

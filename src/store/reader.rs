@@ -3,17 +3,23 @@
 //! Invariant: nobody holds a [`Reader`] while it waits for the network. A stuck reader would keep the
 //! write-ahead log from being folded into the file.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use r2d2::PooledConnection;
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::Connection;
 
 use super::error::StoreError;
 use super::model::{Artifact, Scope, TokenRecord};
+use super::timing::{self, Timing};
 use super::{artifacts, chunks, tokens};
 
 /// A consistent view of the database, for a few look-ups.
 pub struct Reader {
     connection: PooledConnection<SqliteConnectionManager>,
+    asked: Instant,
+    timing: Arc<Timing>,
 }
 
 impl Reader {
@@ -23,9 +29,15 @@ impl Reader {
 
     pub(super) fn begin(
         connection: PooledConnection<SqliteConnectionManager>,
+        asked: Instant,
+        timing: Arc<Timing>,
     ) -> Result<Self, StoreError> {
         connection.prepare_cached("BEGIN")?.execute([])?;
-        Ok(Self { connection })
+        Ok(Self {
+            connection,
+            asked,
+            timing,
+        })
     }
 
     /// The token with this public id, whatever its state.
@@ -68,5 +80,6 @@ impl Drop for Reader {
             .connection
             .prepare_cached("COMMIT")
             .and_then(|mut commit| commit.execute([]));
+        timing::tell(&self.timing.reads, self.asked.elapsed());
     }
 }

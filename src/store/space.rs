@@ -135,6 +135,11 @@ impl Space {
         self.reusable_bytes.store(bytes, Ordering::Relaxed);
     }
 
+    /// How much of the file is free pages, as it was last said.
+    pub fn reusable_bytes(&self) -> u64 {
+        self.reusable_bytes.load(Ordering::Relaxed)
+    }
+
     /// Promises room for `bytes`, or says that there is none.
     pub fn reserve(
         self: &Arc<Self>,
@@ -187,6 +192,11 @@ impl Space {
         let log_bytes = total_bytes.min(LOG_BYTES_MAX);
         let grows_bytes = total_bytes.saturating_sub(reusable_bytes);
         leaves_the_floor && grows_bytes.saturating_add(log_bytes) <= free_bytes
+    }
+
+    /// Bytes that this process may still write to the disk; all of them where the system does not say.
+    pub fn free_bytes(&self) -> u64 {
+        free_bytes(&self.database)
     }
 }
 

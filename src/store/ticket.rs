@@ -39,6 +39,8 @@ const CLAIMED_WAIT: Duration = Duration::from_mins(1);
 pub(super) trait Job: Send {
     /// Bytes this job writes, roughly.
     fn weight_bytes(&self) -> u64;
+    /// When it was handed to the writer.
+    fn submitted_at(&self) -> Instant;
     /// Takes the job on, unless its submitter has given it up.
     fn claim(&self) -> bool;
     /// Does the work, once, inside a transaction. An error undoes it.
@@ -50,6 +52,7 @@ pub(super) trait Job: Send {
 /// A job that yields a `T`.
 pub(super) struct Task<T, W> {
     weight: Weight,
+    submitted_at: Instant,
     work: Option<W>,
     result: Option<T>,
     slot: Arc<Slot<T>>,
@@ -93,6 +96,7 @@ where
         (
             Box::new(Self {
                 weight,
+                submitted_at: Instant::now(),
                 work: Some(work),
                 result: None,
                 slot,
@@ -112,6 +116,10 @@ where
             Weight::Small(bytes) => bytes,
             Weight::Bulk => Weight::SMALL_BYTES_MAX,
         }
+    }
+
+    fn submitted_at(&self) -> Instant {
+        self.submitted_at
     }
 
     fn claim(&self) -> bool {

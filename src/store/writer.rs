@@ -18,6 +18,7 @@ use rusqlite::Connection;
 use super::connection::PAGE_SIZE_BYTES;
 use super::error::StoreError;
 use super::ticket::{Job, Task, Ticket, Weight};
+use super::timing::{self, Timing};
 
 /// Bytes of small jobs that one commit takes at the most; one more job may exceed it.
 const GROUP_BYTES_MAX: u64 = 1024 * 1024;
@@ -72,7 +73,7 @@ enum Hold {
 
 impl Writer {
     /// Starts the thread on `connection`.
-    pub fn start(connection: Connection) -> std::io::Result<Self> {
+    pub fn start(connection: Connection, timing: &Arc<Timing>) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             work: Condvar::new(),
@@ -81,10 +82,10 @@ impl Writer {
             wake_at_bytes: AtomicU64::new(u64::MAX),
             checkpointer: OnceLock::new(),
         });
-        let for_thread = Arc::clone(&shared);
+        let (for_thread, timing) = (Arc::clone(&shared), Arc::clone(timing));
         let thread = std::thread::Builder::new()
             .name("writer".to_owned())
-            .spawn(move || run(&connection, &for_thread))?;
+            .spawn(move || run(&connection, &for_thread, &timing))?;
         Ok(Self {
             shared,
             thread: Some(thread),
@@ -254,10 +255,10 @@ impl Queue {
     }
 }
 
-fn run(connection: &Connection, shared: &Shared) {
+fn run(connection: &Connection, shared: &Shared, timing: &Timing) {
     connection.wal_hook(Some(log_length::note));
     while let Some(group) = shared.next_group() {
-        run_group(connection, group);
+        run_group(connection, group, timing);
         if let Some(pages) = log_length::take() {
             shared.note_log_bytes(pages * PAGE_SIZE_BYTES);
         }
@@ -266,7 +267,7 @@ fn run(connection: &Connection, shared: &Shared) {
 }
 
 /// Runs `jobs` in one transaction and answers their tickets.
-fn run_group(connection: &Connection, mut jobs: Vec<Box<dyn Job>>) {
+fn run_group(connection: &Connection, mut jobs: Vec<Box<dyn Job>>, timing: &Timing) {
     // Nobody waits any more for a job that was given up in the queue.
     jobs.retain(|job| job.claim());
     if jobs.is_empty() {
@@ -278,6 +279,7 @@ fn run_group(connection: &Connection, mut jobs: Vec<Box<dyn Job>>) {
             Ok(each) => each[index].clone(),
             Err(error) => Err(error.clone()),
         };
+        timing::tell(&timing.writes, job.submitted_at().elapsed());
         job.finish(outcome);
     }
 }

@@ -80,6 +80,11 @@ impl Log {
         }
     }
 
+    /// How many lines were lost since the start, because the sink did not take them.
+    pub fn lost_lines(&self) -> u64 {
+        self.queue.lost_lines()
+    }
+
     /// Waits until everything logged so far is written, two seconds at most.
     pub fn flush(&self) {
         self.queue.flush(FLUSH_LIMIT);
@@ -261,6 +266,7 @@ mod tests {
             token_name: Some("ci main"),
             workspace: Some("default"),
             scope: Some("pr-1"),
+            hash: Some("42"),
             reason: Some("x=y"),
         });
         log.request(&RequestLine {
@@ -274,7 +280,7 @@ mod tests {
             [
                 "info request method=PUT path=/v1/cache/42 status=200 bytes_in=1024 bytes_out=0 \
                  duration_us=314 peer=10.0.0.7 token=AbCdEfGhIjKl token_name=\"ci main\" \
-                 workspace=default scope=pr-1 reason=\"x=y\"",
+                 workspace=default scope=pr-1 hash=42 reason=\"x=y\"",
                 "info request status=400 reason=\"bad\\nhead\"",
             ]
         );

@@ -32,6 +32,8 @@ struct State {
     pending_lines: u64,
     /// Lines lost since that was last told.
     dropped_lines: u64,
+    /// Lines lost since the start.
+    lost_lines: u64,
     /// Lines that were accepted, and lines that the sink has taken or refused, since the start.
     accepted: u64,
     finished: u64,
@@ -57,6 +59,7 @@ impl Queue {
         let mut state = self.lock();
         if state.pending.len() + line.len() > QUEUE_MAX_BYTES {
             state.dropped_lines += 1;
+            state.lost_lines += 1;
             return;
         }
         let was_empty = state.pending.is_empty();
@@ -115,6 +118,7 @@ impl Queue {
         state.finished += batch.lines;
         if !written {
             state.dropped_lines += batch.lines + batch.dropped_lines;
+            state.lost_lines += batch.lines;
         }
         drop(state);
         self.written.notify_all();
@@ -134,6 +138,11 @@ impl Queue {
             let waited = self.written.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// How many lines were lost since the start.
+    pub(super) fn lost_lines(&self) -> u64 {
+        self.lock().lost_lines
     }
 
     /// Lets the writer end once everything is written.
@@ -171,6 +180,7 @@ mod tests {
             (batch.text.len(), batch.dropped_lines),
             (QUEUE_MAX_BYTES, 3)
         );
+        assert_eq!(queue.lost_lines(), 3);
     }
 
     #[test]
@@ -184,6 +194,8 @@ mod tests {
         queue.push("c\n", true);
         assert!(queue.take(&mut batch));
         assert_eq!((batch.text.as_str(), batch.dropped_lines), ("c\n", 2));
+        queue.finish(&batch, false);
+        assert_eq!(queue.lost_lines(), 3, "each line once");
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct RequestLine<'r> {
     pub workspace: Option<&'r str>,
     /// The isolated scope that the request is confined to.
     pub scope: Option<&'r str>,
+    /// The hash of the artifact, where the path ends in one.
+    pub hash: Option<&'r str>,
     /// Why the answer is what it is, where that is not plain.
     pub reason: Option<&'r str>,
 }
@@ -49,6 +51,7 @@ impl RequestLine<'_> {
         text(line, "token_name", self.token_name);
         text(line, "workspace", self.workspace);
         text(line, "scope", self.scope);
+        text(line, "hash", self.hash);
         text(line, "reason", self.reason);
     }
 }
