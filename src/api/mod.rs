@@ -211,6 +211,18 @@ impl Handler for Api {
                 "a client speaks TLS to this plain port and was hung up on; its server URL must begin with http://",
                 &[("peer", Value::Shown(peer))],
             ),
+            ServerEvent::PlainOnTlsPort { peer } => self.log.warn(
+                "a client speaks plain HTTP to this TLS port and was refused; its server URL must begin with https://",
+                &[("peer", Value::Shown(peer))],
+            ),
+            ServerEvent::HandshakeFailed { peer, reason, suppressed } => self.log.warn(
+                "a TLS handshake failed",
+                &[
+                    ("peer", Value::Shown(peer)),
+                    ("reason", Value::Text(reason)),
+                    ("more", Value::Number(*suppressed)),
+                ],
+            ),
             ServerEvent::Panicked { peer, message } => self.log.error(
                 "a request panicked; this is a bug in cachesrv",
                 &[("peer", Value::Shown(peer)), ("panic", Value::Text(message))],
