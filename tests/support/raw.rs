@@ -48,7 +48,11 @@ impl Raw {
     }
 
     pub fn try_connect(address: SocketAddr) -> io::Result<Self> {
-        let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
+        Self::over(TcpStream::connect_timeout(&address, PATIENCE)?)
+    }
+
+    /// A client on a socket that is connected.
+    pub fn over(socket: TcpStream) -> io::Result<Self> {
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_write_timeout(Some(PATIENCE))?;
         socket.set_nodelay(true)?;
@@ -62,15 +66,19 @@ impl Raw {
 
     /// The same over TLS, for the server's name `localhost`; the handshake is over.
     pub fn try_connect_tls(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<Self> {
-        let mut raw = Self::try_connect(address)?;
+        Self::try_connect(address)?.with_tls(config)
+    }
+
+    /// The same with TLS on top.
+    pub fn with_tls(mut self, config: &Arc<ClientConfig>) -> io::Result<Self> {
         let name = ServerName::try_from("localhost").expect("a name");
         let tls = ClientConnection::new(Arc::clone(config), name).expect("a configuration");
         let mut tls = Box::new(tls);
         while tls.is_handshaking() {
-            tls.complete_io(&mut raw.socket)?;
+            tls.complete_io(&mut self.socket)?;
         }
-        raw.tls = Some(tls);
-        Ok(raw)
+        self.tls = Some(tls);
+        Ok(self)
     }
 
     /// What was agreed on in the handshake.
