@@ -964,6 +964,7 @@ scenario_tls() {
 # make_certificate DIRECTORY: by the README, for localhost.
 make_certificate() {
   mkdir -p "$1"
+  # shellcheck disable=SC2016 # nothing is meant to expand
   sed -n '/^<!-- private ca -->$/,/^```$/{/^[<`]/d;p}' "$here/../README.md" | sed 's/cache\.example/localhost/g' >"$1/make.sh"
   grep -q 'DNS:localhost' "$1/make.sh" || fail 'the README has no commands that make a certificate'
   (cd "$1" && sh -e make.sh) >"$1/make.log" 2>&1 || fail "openssl failed: $(tail -n 5 "$1/make.log")"

@@ -176,7 +176,10 @@ fn nginx_of_the_readme_does_all_that_nx_needs() {
     let proxy = nginx(place.path(), &server, |site| site);
     check(&proxy, &server, &token);
     let errors = fs::read_to_string(place.path().join("errors")).expect("a log");
-    assert_eq!(errors, "", "e.g. that 50 MB were buffered to a temporary file");
+    assert_eq!(
+        errors, "",
+        "e.g. that 50 MB were buffered to a temporary file"
+    );
 }
 
 #[test]

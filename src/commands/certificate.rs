@@ -30,21 +30,8 @@ pub(super) struct Watcher {
 
 impl Watcher {
     /// Says what is shown to clients, and looks after it from now on.
-    pub(super) fn start(
-        tls: Tls,
-        files: Files,
-        loaded: Stamps,
-        log: &Arc<Log>,
-    ) -> io::Result<Self> {
+    pub(super) fn start(watch: Watch) -> io::Result<Self> {
         let (ask, asked) = mpsc::channel();
-        let watch = Watch {
-            tls,
-            files,
-            log: Arc::clone(log),
-            seen: loaded,
-            tried: loaded,
-            warned: Instant::now(),
-        };
         watch.announce("certificate");
         thread::Builder::new()
             .name("certificate".to_owned())
@@ -59,7 +46,8 @@ impl Watcher {
     }
 }
 
-struct Watch {
+/// What that thread knows.
+pub(super) struct Watch {
     tls: Tls,
     files: Files,
     log: Arc<Log>,
@@ -72,6 +60,17 @@ struct Watch {
 }
 
 impl Watch {
+    pub(super) fn new(tls: Tls, files: Files, loaded: Stamps, log: &Arc<Log>) -> Self {
+        Self {
+            tls,
+            files,
+            log: Arc::clone(log),
+            seen: loaded,
+            tried: loaded,
+            warned: Instant::now(),
+        }
+    }
+
     fn run(mut self, asked: &Receiver<()>) {
         loop {
             match asked.recv_timeout(LOOK) {
@@ -182,5 +181,64 @@ fn warn_of_use(facts: &Facts, log: &Log) {
             "the certificate has no subjectAltName, and Nx refuses it: clients look for the server's name there",
             &[],
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::telemetry::Format;
+
+    fn put(directory: &Path, name: &str, text: &str) {
+        let new = directory.join("new");
+        fs::write(&new, text).expect("written");
+        fs::rename(new, directory.join(name)).expect("replaced");
+    }
+
+    /// A certificate and its key.
+    fn pair() -> [String; 2] {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]);
+        let made = made.expect("a certificate");
+        [made.cert.pem(), made.signing_key.serialize_pem()]
+    }
+
+    #[test]
+    fn a_change_counts_once_it_has_settled() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path();
+        let [certificate, key] = pair();
+        put(path, "cert.pem", &certificate);
+        put(path, "key.pem", &key);
+        let mut config = Config::defaults().expect("defaults");
+        config.tls.certificate = Some(path.join("cert.pem"));
+        config.tls.key = Some(path.join("key.pem"));
+        let log = Log::to(Box::new(io::sink()), Format::Text, true).expect("a log");
+        let secured = super::super::tls::prepare(&config).expect("a certificate");
+        let mut watch = secured.expect("TLS").into_watch(&log);
+        let first = watch.tls.certificate();
+        let is_first = |watch: &Watch| watch.tls.certificate().is_same_as(&first);
+        let tried = watch.tried;
+
+        let [certificate, key] = pair();
+        put(path, "cert.pem", &certificate);
+        watch.look();
+        assert_eq!(watch.tried, tried, "half a change is not even tried");
+        put(path, "key.pem", &key);
+        watch.look();
+        assert_eq!(watch.tried, tried, "it may not be all");
+        watch.look();
+        assert!(!is_first(&watch), "now it is");
+
+        put(path, "key.pem", &pair()[1]);
+        watch.look();
+        watch.look();
+        assert!(!is_first(&watch), "what does not fit is not taken");
+        let tried = watch.tried;
+        watch.look();
+        assert_eq!(watch.tried, tried, "and not tried again and again");
     }
 }

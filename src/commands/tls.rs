@@ -10,7 +10,7 @@ use std::sync::Arc;
 use signal_hook::consts::SIGHUP;
 use signal_hook::iterator::Signals;
 
-use super::certificate::Watcher;
+use super::certificate::{Watch, Watcher};
 use super::{Failure, Hint};
 use crate::config::Config;
 use crate::server::{Certificate, CertificateError, PemKind, Tls};
@@ -132,9 +132,14 @@ impl Secured {
         self.tls.clone()
     }
 
+    /// What looks after it from now on.
+    pub(super) fn into_watch(self, log: &Arc<Log>) -> Watch {
+        Watch::new(self.tls, self.files, self.loaded, log)
+    }
+
     /// Says what is shown to clients, and looks after it from now on.
     pub(super) fn watch(self, log: &Arc<Log>) -> io::Result<Watcher> {
-        Watcher::start(self.tls, self.files, self.loaded, log)
+        Watcher::start(self.into_watch(log))
     }
 }
 

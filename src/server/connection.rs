@@ -91,7 +91,7 @@ impl<S: Stream> Connection<S> {
         if self.buffer.pending().is_empty() && !self.await_first_byte() {
             return Arrival::Over;
         }
-        if self.buffer.pending().first() == Some(&TLS_HANDSHAKE_BYTE) {
+        if S::IS_PLAIN && self.buffer.pending().first() == Some(&TLS_HANDSHAKE_BYTE) {
             let peer = self.peer;
             self.context
                 .handler

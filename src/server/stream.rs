@@ -11,6 +11,9 @@ use crate::http::Cut;
 
 /// A transport with blocking reads and writes that give up in time.
 pub(super) trait Stream: Send {
+    /// A TLS hello that comes out of this is somebody's mistake.
+    const IS_PLAIN: bool;
+
     /// Waits, between requests, for the first bytes of the next one. `None` is the end; 0 means that
     /// something has arrived of which nothing can be read yet.
     fn read_first(&mut self, buffer: &mut [u8], timeout: Duration) -> Result<Option<usize>, Cut>;
@@ -92,6 +95,8 @@ impl Wire {
 }
 
 impl Stream for Wire {
+    const IS_PLAIN: bool = true;
+
     fn read_first(&mut self, buffer: &mut [u8], timeout: Duration) -> Result<Option<usize>, Cut> {
         let count = self.read(buffer, timeout)?;
         Ok((count > 0).then_some(count))

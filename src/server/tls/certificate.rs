@@ -1,7 +1,7 @@
 //! A certificate chain and its key, read from two files in PEM and checked against each other. What is
 //! wrong with them is said with the name of the file.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -175,11 +175,12 @@ impl Certificate {
 /// A file, and its mode.
 fn read(kind: PemKind, path: &Path) -> Result<(Zeroizing<Vec<u8>>, u32), CertificateError> {
     let read = || -> io::Result<_> {
-        let file = File::open(path)?;
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
+        // Before it is opened, which a pipe would never end.
+        if !fs::metadata(path)?.is_file() {
             return Err(io::Error::other("it is not a file"));
         }
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
         if metadata.len() > FILE_BYTES_MAX {
             return Err(io::Error::other("it is over 1 MiB"));
         }

@@ -143,6 +143,8 @@ impl Records {
 }
 
 impl Stream for Records {
+    const IS_PLAIN: bool = false;
+
     /// Bytes that complete no record are a request that has begun: its connection is idle no longer.
     fn read_first(&mut self, buffer: &mut [u8], timeout: Duration) -> Result<Option<usize>, Cut> {
         let mut count = self.decrypted(buffer);
