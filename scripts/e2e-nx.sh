@@ -22,7 +22,7 @@ umask 022
 
 readonly default_versions=(20.8.4 22.7.12 24.0.6)
 readonly scenarios=(cold warm failing_task read_token burst two_builders sigkill trailing_slash refused
-  creep conflict revoked_midway shutdown)
+  creep conflict revoked_midway tls shutdown)
 
 readonly leaf_builds='big:build links:build modes:build small:build unicode:build'
 readonly all_builds="app:build $leaf_builds"
@@ -63,6 +63,7 @@ read_token=''
 isolated_token=''
 poison=''         # what a pull request's build script puts into every output
 secrets=()        # every token minted for this version
+nx_settings=()    # further variables that Nx gets
 declare -A nx_pids=()   # those running, by label
 declare -A seconds=()
 declare -A nx_codes=()
@@ -124,7 +125,7 @@ wait_until() {
 
 check_tools() {
   local tool missing=()
-  for tool in node npm git timeout; do
+  for tool in node npm git timeout openssl; do
     command -v "$tool" >/dev/null || missing+=("$tool")
   done
   ((${#missing[@]} == 0)) || fail "this test needs ${missing[*]} on the PATH: install it and run again"
@@ -224,7 +225,7 @@ start_nx() {
   local environment=(
     "PATH=$PATH" "HOME=$run/home" "TMPDIR=$run/tmp" "LC_ALL=C.UTF-8" CI=true
     NX_NO_CLOUD=true NX_DAEMON=false NX_TUI=false
-    "NX_SELF_HOSTED_REMOTE_CACHE_SERVER=$server_url"
+    "NX_SELF_HOSTED_REMOTE_CACHE_SERVER=$server_url" "${nx_settings[@]}"
   )
   [[ $token == - ]] || environment+=("NX_SELF_HOSTED_REMOTE_CACHE_ACCESS_TOKEN=$token")
   env -i -C "$workspace" "${environment[@]}" timeout -k 10 "$nx_timeout" \
@@ -262,6 +263,8 @@ server_is_listening() {
   address=$(read_server_address)
   [[ -n $address ]] || return 1
   server_origin=http://$address
+  # The name in the certificate of scenario_tls.
+  ! grep -q 'listening.* tls=true' "$server_log" || server_origin=https://localhost:${address##*:}
   server_url=$server_origin
 }
 
@@ -413,7 +416,7 @@ expect_puts() {
 
 # The uploads of this hash that were sent to the URL in use: those to other scopes are none of them.
 puts_of() {
-  local base=${server_url#http://}
+  local base=${server_url#*://}
   base=${base#"${base%%/*}"}
   tail -n "+$((log_mark + 1))" "$server_log" | grep -E "method=PUT .*path=\"?${base%/}/+v1/cache/$1\"?( |\$)"
 }
@@ -912,6 +915,60 @@ expect_late_refusal() {
 }
 
 late_put_of() { puts_of "$1" | grep -E " bytes_in=3[0-9]{7} .* token_name=$2( |\$)"; }
+
+# The same over TLS, with a certificate of a private CA that the commands of the README made. Who does not know the CA, or
+# says http://, is told so, the one in the server's log, the other by Nx. Nx knows SSL_CERT_FILE from 21.6 on.
+scenario_tls() {
+  local major minor project
+  IFS=. read -r major minor _ <<<"$version"
+  if ((major < 21 || (major == 21 && minor < 6))); then
+    notes[$version]+=', no private CA'
+    return 0
+  fi
+  stop_server
+  make_certificate "$run/tls"
+  CACHESRV_TLS_CERTIFICATE=$run/tls/cert.pem CACHESRV_TLS_KEY=$run/tls/key.pem start_server
+  [[ $server_origin == https://* ]] || fail "the server does not say that it speaks TLS"
+  as_trusted
+  for project in ${quick_projects//,/ }; do change_source "$project"; done
+  wipe
+  run_nx tls-unknown "$write_token" -t build --projects="$quick_projects"
+  ((nx_code != 0)) || fail 'Nx trusts a CA that it does not know'
+  wait_until 10 'the log line of the handshake' grep -q 'a TLS handshake failed' "$server_log"
+
+  nx_settings=("SSL_CERT_FILE=$run/tls/ca.pem")
+  wipe
+  run_nx tls-cold "$write_token" -t build --projects="$quick_projects"
+  expect_exit 0
+  expect_tasks '' "$quick_builds"
+  # shellcheck disable=SC2086 # a list of words
+  expect_puts 200 $quick_builds
+  remember tls
+  wipe
+  run_nx tls-warm "$read_token" -t build --projects="$quick_projects"
+  expect_exit 0
+  expect_tasks "$quick_builds" ''
+  expect_same tls
+  nx_settings=()
+
+  server_url=http://${server_origin#https://}
+  [[ $(ask "$write_token" 0) == 401 ]] || fail 'plain HTTP is not refused'
+  cp "$run/body" "$run/refusal"
+  wipe
+  run_nx tls-plain "$write_token" -t build --projects="$quick_projects"
+  ((nx_code != 0)) || fail 'Nx ended well with http:// on the TLS port'
+  expect_text "$run/refusal"
+  as_trusted
+}
+
+# make_certificate DIRECTORY: by the README, for localhost.
+make_certificate() {
+  mkdir -p "$1"
+  # shellcheck disable=SC2016 # nothing is meant to expand
+  sed -n '/^<!-- private ca -->$/,/^```$/{/^[<`]/d;p}' "$here/../README.md" | sed 's/cache\.example/localhost/g' >"$1/make.sh"
+  grep -q 'DNS:localhost' "$1/make.sh" || fail 'the README has no commands that make a certificate'
+  (cd "$1" && sh -e make.sh) >"$1/make.log" 2>&1 || fail "openssl failed: $(tail -n 5 "$1/make.log")"
+}
 
 # Ends well when asked to, and has kept its secrets and its nerve all the while.
 scenario_shutdown() {

@@ -21,7 +21,7 @@ use command_fds::{CommandFdExt, FdMapping};
 use socket2::{Domain, Socket, Type};
 use support::dir::{BINARY, run};
 use support::raw::Raw;
-use support::{Dir, Random, Server, Token, client, eventually, noise};
+use support::{Authority, Dir, Random, Server, Token, client, eventually, noise, secure};
 
 /// Nobody can listen here, so a server that does not take the socket it was given does not start.
 const UNUSABLE: &str = "203.0.113.1:80";
@@ -271,6 +271,41 @@ fn no_request_is_lost_when_the_server_restarts_under_load() {
     load.wait_for_answers();
     let closed = load.stop();
     assert!(closed > 0, "clients with idle connections met a restart");
+}
+
+#[test]
+fn over_tls_too_clients_wait_in_the_socket_while_the_server_restarts() {
+    let (dir, token) = with_artifacts();
+    let authority = Authority::new();
+    authority.issue().write_to(dir.path());
+    let listener = listener();
+    let start = || {
+        let variables = format!("{FOR_US} LISTEN_FDS=1");
+        let arguments = format!("{UNUSABLE} {}", secure::SETTINGS.join(" "));
+        let sockets = vec![shared(&listener)];
+        Server::start_command(&mut command(&dir, sockets, &variables, &arguments))
+    };
+    let server = start();
+    let line = server.wait_for_line(" listening ");
+    assert!(line.ends_with(" socket=systemd tls=true"), "{line}");
+    let address = server.address();
+    assert_eq!(server.stop().code(), Some(0));
+    let waiting: Vec<_> = (0..8)
+        .map(|_| {
+            let (trusted, token) = (authority.trusted(), token.clone());
+            // In the queue by the time this returns; nobody answers the handshake yet.
+            let raw = Raw::try_connect(address).expect("the socket listens");
+            thread::spawn(move || {
+                let raw = raw.with_tls(&trusted).expect("a handshake");
+                let mut client = support::Client::over(raw, Some(&token.secret));
+                client.get("small").body
+            })
+        })
+        .collect();
+    let _server = start();
+    for client in waiting {
+        assert_eq!(client.join().expect("an answer"), noise(7, 1000));
+    }
 }
 
 #[test]

@@ -277,6 +277,18 @@ impl Handler for Api {
                     &[("peer", Value::Shown(peer)), ("panic", Value::Text(message))],
                 );
             }
+            ServerEvent::PlainOnTlsPort { peer } => self.log.warn(
+                "a client speaks plain HTTP to this TLS port and was refused; its server URL must begin with https://",
+                &[("peer", Value::Shown(peer))],
+            ),
+            ServerEvent::HandshakeFailed { peer, reason, suppressed } => self.log.warn(
+                "a TLS handshake failed",
+                &[
+                    ("peer", Value::Shown(peer)),
+                    ("reason", Value::Text(reason)),
+                    ("more", Value::Number(*suppressed)),
+                ],
+            ),
         }
     }
 }

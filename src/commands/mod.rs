@@ -6,6 +6,7 @@
 mod activation;
 mod artifact;
 mod backup;
+mod certificate;
 mod completions;
 mod config;
 mod database;
@@ -24,6 +25,7 @@ mod serve;
 mod stats;
 mod table;
 mod time;
+mod tls;
 mod token;
 mod verify;
 mod workspace;

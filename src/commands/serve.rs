@@ -6,11 +6,11 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
 use rustix::process::{Resource, getrlimit, setrlimit};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::database::opened;
-use super::{Hint, activation, gc, monitor};
+use super::{Hint, activation, gc, monitor, tls};
 use crate::api::{Api, Settings};
 use crate::auth::Authenticator;
 use crate::config::{self, Config, Resolution};
@@ -45,6 +45,7 @@ pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
     raise_descriptor_limit(config, &log);
     // Before anything is opened, so that no signal is missed.
     let mut signals = signals().context("cannot listen for signals")?;
+    let secured = tls::prepare(config)?;
     let store = opened(Store::open(&store_options(config, &log)))?;
     let is_activated = activated.is_some();
     let listener = activated.map_or_else(|| listen(config), Ok)?;
@@ -58,12 +59,18 @@ pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
         monitor::metrics(config)?,
         api_settings(config),
     ));
-    let server = Server::start(listener, Arc::clone(&api) as _, server_limits(config))
+    let (limits, over) = (
+        server_limits(config),
+        secured.as_ref().map(tls::Secured::tls),
+    );
+    let server = Server::start_with(listener, Arc::clone(&api) as _, limits, over)
         .context("cannot start the server")?;
     api.watch_connections(server.connections());
-    announce_address(&server, is_activated, &log);
     let monitor = monitor::start(monitor_listener, &api, &log)?;
-    signals.forever().next();
+    announce_address(&server, is_activated, secured.is_some(), &log);
+    let watcher = secured.map(|secured| secured.watch(&log)).transpose();
+    let watcher = watcher.context("cannot look after the certificate")?;
+    tls::await_stop(&mut signals, watcher.as_ref(), &log);
     api.begin_to_stop();
     log.info("shutting down", &[]);
     let drained = server.shutdown();
@@ -114,7 +121,8 @@ fn raise_descriptor_limit(config: &Config, log: &Log) {
     }
 }
 
-/// The first SIGTERM or SIGINT comes out of the iterator, the second ends the process at once.
+/// The first SIGTERM or SIGINT comes out of the iterator, the second ends the process at once. Each SIGHUP
+/// comes out of it.
 fn signals() -> std::io::Result<Signals> {
     let impatient = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
@@ -125,7 +133,7 @@ fn signals() -> std::io::Result<Signals> {
         )?;
         signal_hook::flag::register(signal, Arc::clone(&impatient))?;
     }
-    Signals::new([SIGTERM, SIGINT])
+    Signals::new([SIGTERM, SIGINT, SIGHUP])
 }
 
 fn listen(config: &Config) -> anyhow::Result<TcpListener> {
@@ -177,10 +185,11 @@ fn announce_store(config: &Config, store: &Store, log: &Log) {
 }
 
 /// Where clients are served; and that `listen` does not count, where the socket was passed to us.
-fn announce_address(server: &Server, is_activated: bool, log: &Log) {
+fn announce_address(server: &Server, is_activated: bool, is_secured: bool, log: &Log) {
     let address = server.local_addr();
     let mut fields = vec![("address", Value::Shown(&address))];
     fields.extend(is_activated.then_some(("socket", Value::Text("systemd"))));
+    fields.extend(is_secured.then_some(("tls", Value::Flag(true))));
     log.info("listening", &fields);
 }
 

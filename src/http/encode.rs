@@ -7,6 +7,9 @@ use super::{Reject, ResponseHead};
 /// The answer to `Expect: 100-continue` once the application reads the body.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
+const NO_STORE: (&str, &str) = ("Cache-Control", "no-store");
+const VARY: (&str, &str) = ("Vary", "Authorization");
+
 /// What a response says about the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Persistence {
@@ -47,7 +50,11 @@ pub fn rejection(out: &mut Vec<u8>, reject: Reject, date: &[u8]) {
         content_type: "text/plain",
         content_length: text.len() as u64 + 1,
         // Whatever was asked for: one URL has different content for different tokens.
-        headers: &[("Cache-Control", "no-store"), ("Vary", "Authorization")],
+        headers: if reject == Reject::PlainOnTlsPort {
+            &[NO_STORE, VARY, ("WWW-Authenticate", "Bearer")]
+        } else {
+            &[NO_STORE, VARY]
+        },
     };
     head(out, &response, date, Persistence::Close);
     out.extend_from_slice(text.as_bytes());

@@ -54,6 +54,20 @@ pub enum ServerEvent<'e> {
         /// Who called.
         peer: IpAddr,
     },
+    /// A plain request arrived on a TLS port and was refused: somebody configured `http://`.
+    PlainOnTlsPort {
+        /// Who called.
+        peer: IpAddr,
+    },
+    /// A TLS handshake was not completed; said at most once a second.
+    HandshakeFailed {
+        /// Who called.
+        peer: IpAddr,
+        /// What went wrong, as a sentence.
+        reason: &'e str,
+        /// How many failures were not reported since the last report.
+        suppressed: u64,
+    },
     /// A thread of a connection panicked; the process goes on.
     Panicked {
         /// The client that was being served.

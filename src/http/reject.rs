@@ -36,6 +36,8 @@ pub enum Reject {
     Expectation,
     /// The head was not complete in time.
     HeadTimedOut,
+    /// HTTP where TLS is spoken. The token has travelled in the clear.
+    PlainOnTlsPort,
 }
 
 impl Reject {
@@ -47,6 +49,8 @@ impl Reject {
             Self::Version => 505,
             Self::Expectation => 417,
             Self::HeadTimedOut => 408,
+            // The one status whose text Nx shows.
+            Self::PlainOnTlsPort => 401,
             _ => 400,
         })
     }
@@ -69,6 +73,7 @@ impl Reject {
             Self::TransferEncoding => "Transfer-Encoding is not accepted, send Content-Length",
             Self::Expectation => "only Expect: 100-continue is known",
             Self::HeadTimedOut => "the request head did not arrive in time",
+            Self::PlainOnTlsPort => "this server speaks TLS: its URL has to begin with https://",
         }
     }
 }

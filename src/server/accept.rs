@@ -6,13 +6,16 @@ use std::net::{IpAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::Context;
 use super::connection::Connection;
 use super::listener::BACKLOG;
+use super::registry::Slot;
+use super::stream::Wire;
+use super::throttle::Throttle;
+use super::{Context, tls};
 use crate::http::ServerEvent;
 
 /// The stack of the thread of a connection. Argon2, SQLite (migrations, windows, triggers) and a panic
@@ -131,8 +134,16 @@ impl Acceptor {
         thread::Builder::new()
             .name(name)
             .stack_size(STACK_BYTES)
-            .spawn(move || Connection::new(socket, peer, context, slot).run())
+            .spawn(move || serve(socket, peer, context, slot))
             .map(drop)
+    }
+}
+
+/// The whole life of a connection.
+fn serve(socket: Arc<TcpStream>, peer: IpAddr, context: Arc<Context>, slot: Slot) {
+    match &context.tls {
+        None => Connection::new(Wire::new(socket), peer, context, slot).run(),
+        Some(tls) => tls::serve(socket, peer, &context, slot, tls),
     }
 }
 
@@ -142,28 +153,4 @@ pub(super) struct Reports {
     accept: Throttle,
     spawn: Throttle,
     full: Throttle,
-}
-
-/// Lets one report through each second, and counts the others.
-#[derive(Default)]
-struct Throttle {
-    last: Option<Instant>,
-    suppressed: u64,
-}
-
-impl Throttle {
-    const INTERVAL: Duration = Duration::from_secs(1);
-
-    /// How many reports were held back, if one is due now.
-    fn due(&mut self) -> Option<u64> {
-        if self
-            .last
-            .is_some_and(|last| last.elapsed() < Self::INTERVAL)
-        {
-            self.suppressed += 1;
-            return None;
-        }
-        self.last = Some(Instant::now());
-        Some(std::mem::take(&mut self.suppressed))
-    }
 }

@@ -12,7 +12,7 @@ use super::exchange::{After, Live};
 use super::linger::{Patience, linger};
 use super::pace::Pace;
 use super::registry::Slot;
-use super::stream::{Stream, Timed};
+use super::stream::Stream;
 use crate::http::{
     Cut, DateCache, Head, HeadScanner, HeadSpan, Reject, Request, ServerEvent, TLS_HANDSHAKE_BYTE,
     encode,
@@ -20,7 +20,7 @@ use crate::http::{
 
 /// The state of one connection between and during its requests.
 pub(super) struct Connection<S> {
-    stream: Timed<S>,
+    stream: S,
     peer: IpAddr,
     context: Arc<Context>,
     slot: Slot,
@@ -41,7 +41,7 @@ enum Arrival {
 impl<S: Stream> Connection<S> {
     pub(super) fn new(stream: S, peer: IpAddr, context: Arc<Context>, slot: Slot) -> Self {
         Self {
-            stream: Timed::new(stream),
+            stream,
             peer,
             context,
             slot,
@@ -58,6 +58,14 @@ impl<S: Stream> Connection<S> {
         let served = catch_unwind(AssertUnwindSafe(|| self.serve_all()));
         if let Err(payload) = served {
             report_panic(&context, peer, payload.as_ref());
+        }
+    }
+
+    /// Answers with a refusal, whatever is asked for, and ends.
+    pub(super) fn refuse(mut self, reject: Reject) {
+        if let After::Linger(patience) = self.send_rejection(reject) {
+            self.slot.lingering();
+            linger(&mut self.stream, patience, &self.context.limits);
         }
     }
 
@@ -83,7 +91,7 @@ impl<S: Stream> Connection<S> {
         if self.buffer.pending().is_empty() && !self.await_first_byte() {
             return Arrival::Over;
         }
-        if self.buffer.pending().first() == Some(&TLS_HANDSHAKE_BYTE) {
+        if S::IS_PLAIN && self.buffer.pending().first() == Some(&TLS_HANDSHAKE_BYTE) {
             let peer = self.peer;
             self.context
                 .handler
@@ -98,11 +106,15 @@ impl<S: Stream> Connection<S> {
         self.buffer.settle();
         self.slot.idle();
         let timeout = self.context.limits.idle_timeout;
-        let read = self.stream.read(self.buffer.space(), timeout);
+        let read = self.stream.read_first(self.buffer.space(), timeout);
         self.told_to_close |= self.slot.busy();
-        let count = read.unwrap_or(0);
+        let Ok(Some(count)) = read else {
+            // Nobody asked for anything: a good time to part.
+            self.stream.say_goodbye();
+            return false;
+        };
         self.buffer.added(count);
-        count > 0
+        true
     }
 
     /// Reads until the head is complete: by one absolute deadline, which no trickle moves.
@@ -150,6 +162,10 @@ impl<S: Stream> Connection<S> {
     fn reject(&mut self, reject: Reject) -> After {
         let (status, reason) = (reject.status(), reject.reason());
         self.context.handler.rejected(self.peer, status, reason);
+        self.send_rejection(reject)
+    }
+
+    fn send_rejection(&mut self, reject: Reject) -> After {
         let limits = &self.context.limits;
         let mut pace = Pace::new(limits.write_timeout, limits.body_rate_min_bytes);
         self.response_head.clear();
@@ -191,7 +207,7 @@ fn answer<S: Stream>(
     excused.unwrap_or(Err(Cut::Aborted))
 }
 
-fn report_panic(context: &Context, peer: IpAddr, payload: &(dyn Any + Send)) {
+pub(super) fn report_panic(context: &Context, peer: IpAddr, payload: &(dyn Any + Send)) {
     let text = payload.downcast_ref::<String>().map(String::as_str);
     let message = text.or_else(|| payload.downcast_ref::<&str>().copied());
     let message = message.unwrap_or("no message");

@@ -3,13 +3,13 @@
 use super::Context;
 use super::linger::{Patience, discard_buffer};
 use super::pace::Pace;
-use super::stream::{Stream, Timed};
+use super::stream::Stream;
 use crate::http::encode::{self, Persistence};
 use crate::http::{Cut, DateCache, Exchange, Head, Incoming, Method, Outgoing, ResponseHead};
 
 /// The exchange of one request over the stream of its connection.
 pub(super) struct Live<'c, S> {
-    stream: &'c mut Timed<S>,
+    stream: &'c mut S,
     context: &'c Context,
     /// What was read together with the head: the first bytes of the body, then the next request.
     early: &'c [u8],
@@ -40,7 +40,7 @@ pub(super) enum After {
 
 impl<'c, S: Stream> Live<'c, S> {
     pub(super) fn new(
-        stream: &'c mut Timed<S>,
+        stream: &'c mut S,
         context: &'c Context,
         (unsent, dates): (&'c mut Vec<u8>, &'c mut DateCache),
         head: &Head<'_>,

@@ -8,6 +8,8 @@ pub struct Limits {
     /// Connections open at once, each with its thread. Above three quarters of it, answers say
     /// `Connection: close`; at the limit, new clients wait in the kernel.
     pub connections_max: usize,
+    /// From the start of a TLS connection to the end of its handshake, however the bytes trickle.
+    pub handshake_timeout: Duration,
     /// From the first byte of a request head to its last, however the bytes trickle.
     pub head_timeout: Duration,
     /// How long a connection may wait for its next request. Nx closes at 90 s, and a server that
@@ -35,6 +37,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 4096,
+            handshake_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_mins(2),
             idle_under_pressure: Duration::from_secs(95),

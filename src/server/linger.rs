@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::limits::Limits;
 use super::pace::Pace;
-use super::stream::{Stream, Timed};
+use super::stream::Stream;
 
 /// What is discarded at most for a client whose token was verified: more than any link moves in the
 /// time it is given.
@@ -42,7 +42,7 @@ pub(super) fn discard_buffer() -> Zeroizing<Vec<u8>> {
 }
 
 /// Sees the answer off: returns once the client closed its side, or a bound was reached.
-pub(super) fn linger<S: Stream>(stream: &mut Timed<S>, patience: Patience, limits: &Limits) {
+pub(super) fn linger<S: Stream>(stream: &mut S, patience: Patience, limits: &Limits) {
     let (timeout, mut bytes_left, silence_max) = match patience {
         Patience::Complete => (
             limits.linger_timeout_stranger,

@@ -4,7 +4,7 @@
 //! Reading order: [`bind`] and `accept` bring connections in; `registry` counts them, knows which are
 //! idle, and bounds them; `connection` runs one, on its own thread: read a head, handle, finish, keep
 //! or close; `exchange` is what the handler holds meanwhile; `linger` sees a refusal off; `shutdown`
-//! ends it all. `stream` and `pace` are the deadlines under every read and write.
+//! ends it all. `stream` and `pace` are the deadlines under every read and write; `tls` is the other stream.
 //!
 //! Invariants: a thread never waits without a deadline; a connection with a request under way is never
 //! closed by another thread before `shutdown_grace` is over; the next head is read only after the last
@@ -21,10 +21,13 @@ mod pace;
 mod registry;
 mod shutdown;
 mod stream;
+mod throttle;
+mod tls;
 
 pub use limits::Limits;
 pub use listener::{BindError, bind};
 pub use shutdown::{Drained, Server};
+pub use tls::{Certificate, CertificateError, Facts, PemKind, Tls};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -36,6 +39,9 @@ struct Context {
     handler: Arc<dyn Handler>,
     limits: Limits,
     registry: Arc<registry::Registry>,
+    /// What is spoken here, if it is TLS.
+    tls: Option<Tls>,
+    handshakes_failed: throttle::Throttle,
 }
 
 impl Context {

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::accept::{Acceptor, Reports};
 use super::registry::Registry;
+use super::throttle::Throttle;
+use super::tls::Tls;
 use super::{Context, Limits};
 use crate::http::Handler;
 
@@ -45,6 +47,16 @@ impl Server {
         handler: Arc<dyn Handler>,
         limits: Limits,
     ) -> io::Result<Self> {
+        Self::start_with(listener, handler, limits, None)
+    }
+
+    /// The same, over TLS where it is given.
+    pub fn start_with(
+        listener: TcpListener,
+        handler: Arc<dyn Handler>,
+        limits: Limits,
+        tls: Option<Tls>,
+    ) -> io::Result<Self> {
         let local_addr = listener.local_addr()?;
         listener.set_nonblocking(true)?;
         let (wake, wake_acceptor) = UnixStream::pair()?;
@@ -52,6 +64,8 @@ impl Server {
             handler,
             registry: Arc::new(Registry::new(limits.connections_max)),
             limits,
+            tls,
+            handshakes_failed: Throttle::default(),
         });
         let acceptor = Acceptor {
             listener,

@@ -15,8 +15,13 @@ pub struct Client {
 
 impl Client {
     pub fn new(address: SocketAddr, token: Option<&str>) -> Self {
+        Self::over(Raw::connect(address), token)
+    }
+
+    /// A client on a connection that is there.
+    pub fn over(raw: Raw, token: Option<&str>) -> Self {
         Self {
-            raw: Raw::connect(address),
+            raw,
             token: token.map(str::to_owned),
             base: String::new(),
         }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex};
 
 use cachesrv::http::{Cut, Exchange, Handler, Method, Request, ResponseHead, ServerEvent, Status};
-use cachesrv::server::{Limits, Server, bind};
+use cachesrv::server::{Limits, Server, Tls, bind};
 
 use crate::raw::Raw;
 
@@ -27,9 +27,13 @@ pub struct TestServer {
 
 impl TestServer {
     pub fn start(limits: Limits) -> Self {
+        Self::start_with(limits, None)
+    }
+
+    pub fn start_with(limits: Limits, tls: Option<Tls>) -> Self {
         let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
         let app = Arc::new(App::default());
-        let server = Server::start(listener, Arc::clone(&app) as Arc<dyn Handler>, limits);
+        let server = Server::start_with(listener, Arc::clone(&app) as _, limits, tls);
         let server = server.expect("the server starts");
         let address = server.local_addr();
         Self {

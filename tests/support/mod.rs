@@ -6,6 +6,7 @@
 
 #![allow(dead_code, unused_imports)] // Each test binary uses its own part.
 
+pub mod authority;
 pub mod client;
 pub mod dir;
 pub mod disk;
@@ -14,8 +15,10 @@ pub mod evidence;
 pub mod guess;
 pub mod random;
 pub mod raw;
+pub mod secure;
 pub mod server;
 
+pub use authority::{Authority, Pair};
 pub use client::Client;
 pub use dir::{Dir, Outcome, Token};
 pub use entries::{Entries, Entry, Key, TRUSTED};

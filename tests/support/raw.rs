@@ -1,10 +1,14 @@
-//! A raw TCP client: writes exactly the bytes it is given and reads exactly what comes back.
+//! A raw client over TCP or TLS: writes exactly the bytes it is given and reads exactly what comes back.
 
 #![allow(dead_code)] // Each test binary uses its own part.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
 
 /// How long a test waits for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -12,6 +16,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// One connection to a server.
 pub struct Raw {
     socket: TcpStream,
+    /// What is on top of the socket, if it is TLS.
+    tls: Option<Box<ClientConnection>>,
     unread: Vec<u8>,
 }
 
@@ -42,12 +48,42 @@ impl Raw {
     }
 
     pub fn try_connect(address: SocketAddr) -> io::Result<Self> {
-        let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
+        Self::over(TcpStream::connect_timeout(&address, PATIENCE)?)
+    }
+
+    /// A client on a socket that is connected.
+    pub fn over(socket: TcpStream) -> io::Result<Self> {
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_write_timeout(Some(PATIENCE))?;
         socket.set_nodelay(true)?;
         let unread = Vec::new();
-        Ok(Self { socket, unread })
+        Ok(Self {
+            socket,
+            tls: None,
+            unread,
+        })
+    }
+
+    /// The same over TLS, for the server's name `localhost`; the handshake is over.
+    pub fn try_connect_tls(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<Self> {
+        Self::try_connect(address)?.with_tls(config)
+    }
+
+    /// The same with TLS on top.
+    pub fn with_tls(mut self, config: &Arc<ClientConfig>) -> io::Result<Self> {
+        let name = ServerName::try_from("localhost").expect("a name");
+        let tls = ClientConnection::new(Arc::clone(config), name).expect("a configuration");
+        let mut tls = Box::new(tls);
+        while tls.is_handshaking() {
+            tls.complete_io(&mut self.socket)?;
+        }
+        self.tls = Some(tls);
+        Ok(self)
+    }
+
+    /// What was agreed on in the handshake.
+    pub fn tls(&self) -> &ClientConnection {
+        self.tls.as_ref().expect("a connection with TLS")
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -55,14 +91,35 @@ impl Raw {
     }
 
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        self.socket.write_all(bytes.as_ref())
+        match &mut self.tls {
+            None => self.socket.write_all(bytes.as_ref()),
+            Some(tls) => {
+                let mut stream = rustls::Stream::new(tls.as_mut(), &mut self.socket);
+                stream.write_all(bytes.as_ref())?;
+                stream.flush()
+            }
+        }
+    }
+
+    /// Over TLS an end without a word is an error.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.socket.read(buffer),
+            Some(tls) => rustls::Stream::new(tls.as_mut(), &mut self.socket).read(buffer),
+        }
     }
 
     pub fn socket(&self) -> &TcpStream {
         &self.socket
     }
 
-    pub fn finish_sending(&self) {
+    pub fn finish_sending(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+            while tls.wants_write() {
+                tls.write_tls(&mut self.socket).expect("the server reads");
+            }
+        }
         self.socket
             .shutdown(Shutdown::Write)
             .expect("the socket is open");
@@ -81,6 +138,15 @@ impl Raw {
     /// Reads one response that has no body whatever its head says.
     pub fn answer_to_head(&mut self) -> Answer {
         self.try_answer(false).expect("a whole response head")
+    }
+
+    /// Reads a body of which the head was read with [`Raw::answer_to_head`].
+    pub fn body(&mut self, length: usize) -> Vec<u8> {
+        while self.unread.len() < length {
+            self.read_more().expect("a whole body");
+        }
+        let next = self.unread.split_off(length);
+        std::mem::replace(&mut self.unread, next)
     }
 
     pub fn try_answer(&mut self, with_body: bool) -> io::Result<Answer> {
@@ -119,7 +185,7 @@ impl Raw {
     fn read_more(&mut self) -> io::Result<()> {
         let mut buffer = [0; 16 * 1024];
         loop {
-            match self.socket.read(&mut buffer) {
+            match self.read(&mut buffer) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => {
                     self.unread.extend_from_slice(&buffer[..count]);
@@ -135,7 +201,12 @@ impl Raw {
     /// Reads to the end of the stream; a reset is an error, and so is a server that stays.
     pub fn rest(&mut self) -> io::Result<Vec<u8>> {
         let mut rest = std::mem::take(&mut self.unread);
-        self.socket.read_to_end(&mut rest)?;
+        match &mut self.tls {
+            None => self.socket.read_to_end(&mut rest)?,
+            Some(tls) => {
+                rustls::Stream::new(tls.as_mut(), &mut self.socket).read_to_end(&mut rest)?
+            }
+        };
         Ok(rest)
     }
 
@@ -150,7 +221,11 @@ impl Raw {
     /// The server neither sends nor closes for a while.
     pub fn stays_open_for(&mut self, time: Duration) -> bool {
         self.socket.set_read_timeout(Some(time)).expect("a timeout");
-        let read = self.socket.peek(&mut [0]);
+        let read = if self.tls.is_some() {
+            self.read(&mut [0])
+        } else {
+            self.socket.peek(&mut [0])
+        };
         self.socket
             .set_read_timeout(Some(PATIENCE))
             .expect("a timeout");

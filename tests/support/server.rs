@@ -121,6 +121,12 @@ impl Server {
         self.log.text()
     }
 
+    /// How many lines of the log contain `text` by now.
+    pub fn lines_with(&self, text: &str) -> usize {
+        let log = self.log();
+        log.lines().filter(|line| line.contains(text)).count()
+    }
+
     /// The first line of the log that contains `text`, waited for.
     #[track_caller]
     pub fn wait_for_line(&self, text: &str) -> String {
@@ -131,14 +137,19 @@ impl Server {
         found.unwrap_or_else(|| panic!("'{text}' is not in the log:\n{}", self.log()))
     }
 
+    /// Sends a signal, such as `HUP`.
+    pub fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.pid());
+        let done = Command::new("sh").args(["-c", &kill]).status();
+        assert!(done.expect("sh starts").success(), "{kill}");
+    }
+
     /// Asks the server to stop, and does not wait. Files that will be gone then must be private, too.
     pub fn terminate(&self) {
         let evidence = self.evidence.iter();
         let public: Vec<_> = evidence.flat_map(|all| all.public_files()).collect();
         assert!(public.is_empty(), "{public:#?}");
-        let kill = format!("kill -TERM {}", self.pid());
-        let done = Command::new("sh").args(["-c", &kill]).status();
-        assert!(done.expect("sh starts").success(), "{kill}");
+        self.signal("TERM");
     }
 
     /// Stops the server as an operator does and waits for its end.
