@@ -47,7 +47,7 @@ pub use catalog::{Entry, ScopeChoice, ScopeRecord, ScopeUsage, Selection};
 pub use chunks::{ARTIFACT_BYTES_MAX, CHUNK_BYTES};
 pub use connection::Synchronous;
 pub use error::{OpenError, StoreError};
-pub use figures::{Evicted, Figures, Held};
+pub use figures::{EvictionSum, Figures, Held};
 pub use hash::{Hash, NotAHash};
 pub use life::{Found, Handle, Kin, Overlap, Revoked, Rotated};
 pub use model::{

@@ -30,7 +30,7 @@ pub enum ScopeKind {
 }
 
 impl ScopeKind {
-    /// The word for it, in the database and in front of people.
+    /// The word for it, in the database and in front of people and scripts.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Trusted => "trusted",

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::super::time::day;
 use super::{Listing, Report, hit_rate};
 use crate::config::Config;
-use crate::store::{Evicted, Usage};
+use crate::store::{EvictionSum, Usage};
 
 /// All of it as scripts see it. Keys are a contract; days are dates in UTC.
 #[derive(Serialize)]
@@ -133,7 +133,7 @@ impl ListedHeld {
 }
 
 impl<'r> ListedEvicted<'r> {
-    fn of(evicted: &'r Evicted) -> Self {
+    fn of(evicted: &'r EvictionSum) -> Self {
         Self {
             kind: evicted.kind.as_str(),
             reason: &evicted.reason,

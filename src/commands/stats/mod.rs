@@ -13,7 +13,7 @@ use super::time::day;
 use super::{database, note, print, workspace};
 use crate::cli::StatsArgs;
 use crate::config::{Config, Resolution};
-use crate::store::{Access, DayUsage, Evicted, Held, ScopeKind, Usage, day_of, now_ms};
+use crate::store::{Access, DayUsage, EvictionSum, Held, ScopeKind, Usage, day_of, now_ms};
 use crate::units::print_size_roughly;
 
 /// Runs the command.
@@ -35,7 +35,7 @@ struct Report {
     rows: Vec<DayUsage>,
     held: Held,
     /// Not known of one workspace: they share the budgets.
-    evicted: Option<Vec<Evicted>>,
+    evicted: Option<Vec<EvictionSum>>,
 }
 
 impl Report {
