@@ -71,8 +71,7 @@ fn labels_of(text: &str, family: &str) -> BTreeSet<String> {
 
 /// What the checker of Prometheus says to a text; nothing, if all is well.
 fn promtool(text: &str) -> String {
-    let mut child = Command::new("promtool")
-        .args(["check", "metrics"])
+    let mut child = check(&["metrics"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -90,13 +89,68 @@ fn promtool(text: &str) -> String {
     said
 }
 
-/// The families that the README documents: name to type and labels.
-fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
+fn check(args: &[&str]) -> Command {
+    let mut command = Command::new("promtool");
+    command.arg("check").args(args);
+    command
+}
+
+/// The section of the README that is about all this.
+fn section() -> &'static str {
     let readme = include_str!("../README.md");
     let section = readme.split("\n## Metrics, logs and usage\n").nth(1);
     let section = section.and_then(|rest| rest.split("\n## ").next());
-    let section = section.expect("a section on metrics");
-    let rows = section.lines().filter_map(|line| {
+    section.expect("a section on metrics")
+}
+
+/// The block of the README that begins with this line; what it shows in this language.
+fn block(language: &str, first_line: &str) -> &'static str {
+    let begin = format!("```{language}\n{first_line}");
+    let at = section().find(&begin).expect(first_line) + language.len() + 4;
+    section()[at..].split("```").next().expect("its end")
+}
+
+#[test]
+fn prometheus_takes_the_configuration_the_rules_and_the_queries_of_the_readme() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let queries = block("promql", "").split("\n\n");
+    let records = queries.map(|query| {
+        let lines = query.lines().filter(|line| !line.starts_with('#'));
+        let query = lines.collect::<Vec<_>>().join(" ");
+        format!("      - record: some:query\n        expr: '{query}'\n")
+    });
+    let records: Vec<String> = records.collect();
+    assert_eq!(records.len(), 3);
+    let queries = "groups:\n  - name: queries\n    rules:\n".to_owned() + &records.concat();
+    for (what, name, text) in [
+        (
+            &["config", "--syntax-only"][..],
+            "prometheus.yml",
+            block("yaml", "# prometheus.yml"),
+        ),
+        (&["rules"], "rules.yml", block("yaml", "# rules.yml")),
+        (&["rules"], "queries.yml", &queries),
+    ] {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).expect("a file");
+        let output = check(what).arg(&path).output().expect("promtool");
+        assert!(output.status.success(), "{output:?}");
+    }
+    // What they ask for is there.
+    let known = documented();
+    for text in [block("promql", ""), block("yaml", "# rules.yml")] {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let names = text.split(|c| !is_name(c));
+        for name in names.filter(|name| name.starts_with("cachesrv_")) {
+            let family = name.strip_suffix("_bucket").unwrap_or(name);
+            assert!(known.contains_key(family), "{name}");
+        }
+    }
+}
+
+/// The families that the README documents: name to type and labels.
+fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
+    let rows = section().lines().filter_map(|line| {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
         let name = cells.get(1)?.strip_prefix('`')?.strip_suffix('`')?;
         let is_family = name.starts_with("cachesrv_") || name.starts_with("process_");

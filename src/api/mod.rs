@@ -22,18 +22,16 @@ use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use crate::auth::token::TOKEN_PREFIX;
-use crate::auth::{Authenticator, Grant};
+use crate::auth::Authenticator;
 use crate::http::{Cut, Exchange, Handler, Method, Request, ServerEvent, Status};
-use crate::store::{Hash, Store};
+use crate::store::Store;
 use crate::telemetry::{Log, RequestLine, Value};
 
 pub use metrics::{Bounds, Metrics};
 pub use status::Monitor;
 
-use account::Ended;
+use account::loggable;
 use reason::Reason;
 use record::Record;
 use refusal::Refusal;
@@ -171,63 +169,6 @@ impl Api {
         last.and_then(|address| address.trim().parse().ok())
             .unwrap_or(request.peer)
     }
-
-    fn finished(
-        &self,
-        request: &Request<'_>,
-        route: &Route<'_>,
-        record: &Record<'_, '_>,
-        outcome: Result<(), Cut>,
-    ) {
-        let took = record.started.elapsed();
-        let cut = outcome.err().map(Reason::from);
-        let reason = record.reason.or(cut);
-        self.count(
-            request.method,
-            route,
-            record,
-            &Ended {
-                outcome,
-                reason,
-                took,
-            },
-        );
-        if self.log.logs_requests() {
-            self.log_request(request, route, record, reason, took);
-        }
-    }
-
-    fn log_request(
-        &self,
-        request: &Request<'_>,
-        route: &Route<'_>,
-        record: &Record<'_, '_>,
-        reason: Option<Reason>,
-        took: Duration,
-    ) {
-        let (grant, refused) = (record.grant.as_ref(), record.refused.as_ref());
-        self.log.request(&RequestLine {
-            method: Some(request.method.as_str()),
-            path: Some(loggable(request.path)),
-            status: record.status,
-            bytes_in: Some(record.bytes_in),
-            bytes_out: Some(record.bytes_out),
-            duration_us: Some(took.as_micros() as u64),
-            peer: Some(self.client(request)),
-            token: grant
-                .map(|grant| grant.public_id().as_str())
-                .or(refused.map(|token| token.public_id.as_str())),
-            token_name: grant
-                .and_then(Grant::name)
-                .or(refused.and_then(|token| token.name.as_deref())),
-            workspace: grant
-                .map(Grant::workspace)
-                .or(refused.map(|token| token.workspace.as_str())),
-            scope: grant.and_then(Grant::isolated_scope),
-            hash: route.hash().map(Hash::as_str),
-            reason: reason.map(Reason::as_str),
-        });
-    }
 }
 
 impl Handler for Api {
@@ -290,15 +231,6 @@ impl Handler for Api {
                 ],
             ),
         }
-    }
-}
-
-/// The path, unless somebody pasted a token into it: no log may hold one.
-fn loggable(path: &str) -> &str {
-    if path.contains(TOKEN_PREFIX) {
-        "(holds a token)"
-    } else {
-        path
     }
 }
 

@@ -40,7 +40,13 @@ impl Handler for Monitor {
     }
 
     fn event(&self, event: &ServerEvent<'_>) {
-        self.0.event(event);
+        match event {
+            ServerEvent::Full { .. } => {
+                let what = "all connections to metrics.listen are taken, further ones wait";
+                self.0.log.warn(what, &[]);
+            }
+            event => self.0.event(event),
+        }
     }
 }
 

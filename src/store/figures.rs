@@ -19,7 +19,7 @@ pub struct Figures {
     /// What all scopes of each kind hold.
     pub held: Held,
     /// What eviction took since the database was made.
-    pub evicted: Vec<EvictedFor>,
+    pub evicted: Vec<EvictionSum>,
     /// The length of the database file.
     pub file_bytes: u64,
     /// How much of it holds nothing and is written again first.
@@ -39,7 +39,7 @@ pub struct Held {
 
 /// What eviction took for one reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EvictedFor {
+pub struct EvictionSum {
     /// From which kind of scope.
     pub kind: ScopeKind,
     /// The word for why: `size`, `age` or `disk`.
@@ -109,7 +109,7 @@ impl Admin {
     }
 
     /// What eviction took from this day on.
-    pub fn evicted_since(&self, day: i64) -> Result<Vec<EvictedFor>, StoreError> {
+    pub fn evicted_since(&self, day: i64) -> Result<Vec<EvictionSum>, StoreError> {
         evicted(&self.connection, day)
     }
 }
@@ -144,14 +144,14 @@ pub(super) fn held(
 }
 
 /// What eviction took from this day on, by kind and reason.
-pub(super) fn evicted(connection: &Connection, day: i64) -> Result<Vec<EvictedFor>, StoreError> {
+pub(super) fn evicted(connection: &Connection, day: i64) -> Result<Vec<EvictionSum>, StoreError> {
     let mut statement = connection.prepare_cached(
         "SELECT is_isolated, reason, sum(entries), sum(size_bytes) FROM evictions_by_day
          WHERE day >= ?1 GROUP BY is_isolated, reason",
     )?;
     let rows = statement.query_map([day], |row| {
         let is_isolated: bool = row.get(0)?;
-        Ok(EvictedFor {
+        Ok(EvictionSum {
             kind: if is_isolated {
                 ScopeKind::Isolated
             } else {

@@ -54,7 +54,7 @@ pub use chunks::{ARTIFACT_BYTES_MAX, CHUNK_BYTES};
 pub use connection::Synchronous;
 pub use error::{OpenError, StoreError};
 pub use eviction::{Budget, Evicted, EvictionLimits, Used};
-pub use figures::{EvictedFor, Figures, Held};
+pub use figures::{EvictionSum, Figures, Held};
 pub use gc::{Gc, GcProgress, GcStep, Room};
 pub use hash::{Hash, NotAHash};
 pub use life::{Found, Handle, Kin, Overlap, Revoked, Rotated};
