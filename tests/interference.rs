@@ -6,11 +6,12 @@
 
 mod support;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use support::entries::{self, Entries, counters_are_facts, nothing_is_left_over};
 use support::{Answer, Client, Dir, Entry, Key, Random, Server, TRUSTED, Token, noise};
@@ -542,6 +543,126 @@ fn trusted_answers_do_not_depend_on_what_others_do_at_the_same_time() {
         told_alike(&world, &steps, &whole, &alone);
         hold_alike(&first.0, &second.0);
     }
+}
+
+// Eviction.
+
+/// What `gc` keeps: less than a round stores, of either kind.
+const KEPT: [&str; 5] = [
+    "gc",
+    "--set",
+    "eviction.max_size=4MiB",
+    "--set",
+    "eviction.isolated_share=25",
+];
+
+/// Several rounds of one history on one database; what was told in each.
+struct Rounds<'w> {
+    world: &'w World,
+    dir: Dir,
+    began: Instant,
+}
+
+impl<'w> Rounds<'w> {
+    fn new(world: &'w World) -> Self {
+        let (dir, server) = world.serve();
+        assert_eq!(server.stop().code(), Some(0));
+        Self {
+            world,
+            dir,
+            began: Instant::now(),
+        }
+    }
+
+    /// Plays a round and then evicts, with no server between: eviction takes what was read least recently,
+    /// and when a server would do it is not for a test to know.
+    fn play(&self, steps: &[Step], is_wanted: impl Fn(&Step) -> bool) -> HashMap<usize, Told> {
+        // A server notes a read if an entry was last read more than a sixteenth of its age ago. So what was
+        // read in the round before is noted again, on a slow machine as on a fast one.
+        thread::sleep(self.began.elapsed() / 12);
+        let server = serve(&self.dir, &SETTINGS);
+        let mut player = Player::new(self.world, &server);
+        let mut told = HashMap::new();
+        for (number, step) in steps.iter().enumerate().filter(|(_, step)| is_wanted(step)) {
+            told.insert(number, player.play(step));
+            // No two reads at the same time: their order is to be that of the requests.
+            if self.world.counts(step) {
+                let read = millis();
+                while millis() <= read {
+                    thread::yield_now();
+                }
+            }
+        }
+        assert_eq!(server.stop().code(), Some(0));
+        self.dir.cli(&KEPT).done();
+        told
+    }
+
+    fn evicted(&self, is_isolated: bool) -> (i64, i64) {
+        let sql = "SELECT ifnull(sum(entries), 0), ifnull(sum(size_bytes), 0) FROM evictions_by_day
+                   WHERE is_isolated = ?1";
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let sums = self.dir.sqlite().query_row(sql, [is_isolated], row);
+        sums.expect("sums")
+    }
+}
+
+fn millis() -> u128 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.expect("a clock").as_millis()
+}
+
+/// Steps of one round, in which no trusted entry is read twice: the second read would be noted or not, by
+/// how much time has passed.
+fn round(world: &World, random: &mut Random, actors: &[usize], count: usize) -> Vec<Step> {
+    let mut read = HashSet::new();
+    let steps = std::iter::repeat_with(|| world.step(random, actors));
+    let is_new = |step: &Step| {
+        let key = (world.actors[step.actor].workspace, step.hash);
+        step.method != "GET" || !world.counts(step) || read.insert(key)
+    };
+    steps.filter(is_new).take(count).collect()
+}
+
+#[test]
+fn what_is_evicted_of_trusted_entries_does_not_depend_on_others() {
+    const HISTORIES: usize = 3;
+    const ROUNDS: usize = 3;
+    const STEPS: usize = 100;
+    let mut random = Random::seeded();
+    let world = World::new();
+    let everybody = world.actors_of(&[(Kind::Trusted, 3), (Kind::Isolated, 4), (Kind::Dead, 1)]);
+    let mut coverage = Coverage::default();
+    let (mut trusted_evicted, mut isolated_evicted) = (0, 0);
+    for history in 0..HISTORIES {
+        println!("history {history}");
+        let (whole, alone) = (Rounds::new(&world), Rounds::new(&world));
+        for number in 0..ROUNDS {
+            println!("round {number}");
+            let steps = round(&world, &mut random, &everybody, STEPS);
+            let (told, told_alone) = thread::scope(|scope| {
+                let alone = scope.spawn(|| alone.play(&steps, |step| world.counts(step)));
+                let whole = whole.play(&steps, |_| true);
+                (whole, alone.join().expect("the second server answers"))
+            });
+            told_alike(&world, &steps, &told, &told_alone);
+            hold_alike(&whole.dir, &alone.dir);
+            assert_eq!(whole.evicted(false), alone.evicted(false));
+            coverage.count(&world, &steps, &told);
+        }
+        trusted_evicted += whole.evicted(false).0;
+        isolated_evicted += whole.evicted(true).0;
+    }
+    println!("{trusted_evicted} trusted entries were evicted, {isolated_evicted} isolated ones");
+    assert!(trusted_evicted > 20 && isolated_evicted > 20);
+    coverage.holds(&[
+        "Trusted counts GET 200",
+        "Trusted counts GET 404",
+        "Trusted counts PUT 200",
+        "Trusted counts PUT 409",
+        "Isolated noise GET 200",
+        "Isolated noise PUT 200",
+    ]);
 }
 
 // Room: proof 11.

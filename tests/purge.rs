@@ -765,12 +765,13 @@ fn an_upload_in_flight_is_not_stored_once_its_token_is_revoked() {
     assert_eq!(server.client(&reader).get("1").status, 404);
 }
 
-/// Entries of one byte in the trusted scope that a test need not upload one by one, and nobody reads.
+/// Entries of one byte in the trusted scope that a test need not upload one by one, and nobody reads. Stored
+/// long ago, but not read so long ago that eviction takes them.
 fn seed(dir: &Dir, token: &Token, count: usize) {
     let sql = "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < ?2)
                INSERT INTO artifacts (scope_id, hash, state, size_bytes, digest, created_at_ms, read_at_ms,
                                       writer_token_id, writer_address)
-               SELECT 1, 'seed-' || (n + ?3), 'stored', 1, randomblob(32), 1, 1,
+               SELECT 1, 'seed-' || (n + ?3), 'stored', 1, randomblob(32), 1, unixepoch() * 1000,
                       (SELECT id FROM tokens WHERE public_id = ?1), '192.0.2.1' FROM number";
     let before = dir.number("SELECT count(*) FROM artifacts");
     let values = rusqlite::params![token.id, count as i64, before];

@@ -60,13 +60,14 @@ fn list(config: &Config, args: &ArtifactListArgs) -> anyhow::Result<()> {
 fn table(entries: &[Entry]) -> Table {
     let is_isolated = |entry: &Entry| entry.scope.kind == ScopeKind::Isolated;
     let any_isolated = entries.iter().any(is_isolated);
+    let any_read = entries.iter().any(|entry| last_read_ms(entry).is_some());
     let mut table = Table::new([
         Column::word("HASH"),
         Column::number("SIZE"),
         Column::word("KIND").shown_if(any_isolated),
         Column::text("SCOPE").shown_if(any_isolated),
         Column::date("STORED"),
-        Column::date("LAST READ"),
+        Column::date("LAST READ").shown_if(any_read),
         Column::text("TOKEN"),
         Column::text("FROM"),
     ]);

@@ -173,7 +173,7 @@ impl Told<'_> {
             )
         };
         format!(
-            "database  {file}; {} of it can be used again\ndisk      {} free; {} are to stay free\n",
+            "database  {file}; {} of it can be used again\ndisk      {} free; eviction.min_free_disk is {}\n",
             size(after.reusable_bytes),
             size(after.free_disk_bytes),
             size(self.gc.limits.min_free_disk_bytes),

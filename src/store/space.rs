@@ -140,11 +140,13 @@ impl Space {
         self.reusable_bytes.load(Ordering::Relaxed)
     }
 
-    /// Promises room for `bytes`, or says that there is none.
+    /// Promises room for `bytes`, or says that there is none; `log_bytes` are in the log and not in the file
+    /// yet.
     pub fn reserve(
         self: &Arc<Self>,
         kind: ScopeKind,
         bytes: u64,
+        log_bytes: u64,
     ) -> Result<Reservation, StoreError> {
         let free_bytes = free_bytes(&self.database);
         let (beside_bytes, floor_bytes) = match kind {
@@ -157,7 +159,7 @@ impl Space {
         let add = |reserved_bytes: u64| {
             let of_kind_bytes = reserved_bytes.checked_add(bytes)?;
             let total_bytes = of_kind_bytes.checked_add(beside_bytes)?;
-            self.fits(total_bytes, free_bytes, floor_bytes)
+            self.fits(total_bytes, log_bytes, free_bytes, floor_bytes)
                 .then_some(of_kind_bytes)
         };
         let reserved =
@@ -184,14 +186,15 @@ impl Space {
         }
     }
 
-    fn fits(&self, total_bytes: u64, free_bytes: u64, floor_bytes: u64) -> bool {
+    fn fits(&self, total_bytes: u64, log_bytes: u64, free_bytes: u64, floor_bytes: u64) -> bool {
         let reusable_bytes = self.reusable_bytes.load(Ordering::Relaxed);
         let leaves_the_floor =
             total_bytes.saturating_add(floor_bytes) <= free_bytes.saturating_add(reusable_bytes);
-        // What is written goes through the log first, and the log is bounded.
-        let log_bytes = total_bytes.min(LOG_BYTES_MAX);
+        // What is written goes through the log first, and the log is bounded. Folding it may lengthen the
+        // file by all of it: on a disk without room for that the log would stay for ever.
+        let passes_bytes = total_bytes.min(LOG_BYTES_MAX).saturating_add(log_bytes);
         let grows_bytes = total_bytes.saturating_sub(reusable_bytes);
-        leaves_the_floor && grows_bytes.saturating_add(log_bytes) <= free_bytes
+        leaves_the_floor && grows_bytes.saturating_add(passes_bytes) <= free_bytes
     }
 
     /// Bytes that this process may still write to the disk; all of them where the system does not say.
@@ -233,21 +236,21 @@ mod tests {
         let space = space();
         let most = (1..63)
             .map(|bit| 1_u64 << bit)
-            .rfind(|&bytes| space.reserve(Trusted, bytes).is_ok());
+            .rfind(|&bytes| space.reserve(Trusted, bytes, 0).is_ok());
         let most = most.expect("some room on this disk");
-        let first = space.reserve(Trusted, most).expect("it fitted before");
+        let first = space.reserve(Trusted, most, 0).expect("it fitted before");
         assert!(matches!(
-            space.reserve(Trusted, most),
+            space.reserve(Trusted, most, 0),
             Err(StoreError::DiskFull)
         ));
         drop(first);
-        assert!(space.reserve(Trusted, most).is_ok());
+        assert!(space.reserve(Trusted, most, 0).is_ok());
     }
 
     #[test]
     fn what_is_written_is_no_longer_promised() {
         let space = space();
-        let mut reservation = space.reserve(Trusted, 1000).expect("room");
+        let mut reservation = space.reserve(Trusted, 1000, 0).expect("room");
         reservation.written(600);
         assert_eq!(space.trusted_bytes.load(Ordering::Relaxed), 400);
         reservation.written(600);
@@ -259,7 +262,7 @@ mod tests {
     #[test]
     fn a_promise_that_is_refused_leaves_no_trace() {
         let space = space();
-        assert!(space.reserve(Trusted, u64::MAX).is_err());
+        assert!(space.reserve(Trusted, u64::MAX, 0).is_err());
         assert_eq!(space.trusted_bytes.load(Ordering::Relaxed), 0);
     }
 
@@ -268,7 +271,7 @@ mod tests {
         let (mut fits, mut too_much) = (0, 1 << 62);
         while too_much - fits > 1 {
             let middle = fits + (too_much - fits) / 2;
-            if space.reserve(kind, middle).is_ok() {
+            if space.reserve(kind, middle, 0).is_ok() {
                 fits = middle;
             } else {
                 too_much = middle;
@@ -337,14 +340,14 @@ mod tests {
         let all_bytes = free_bytes(Path::new("x.db"));
         let slack_bytes = 512 << 20;
         let floored = Space::new(Path::new("x.db"), all_bytes - slack_bytes);
-        assert!(space.reserve(Trusted, 2 * slack_bytes).is_ok());
-        assert!(floored.reserve(Trusted, 2 * slack_bytes).is_err());
+        assert!(space.reserve(Trusted, 2 * slack_bytes, 0).is_ok());
+        assert!(floored.reserve(Trusted, 2 * slack_bytes, 0).is_err());
         assert_eq!(floored.look().wanted_bytes, 2 * slack_bytes);
         assert_eq!(floored.look().wanted_bytes, 0, "told once");
-        assert!(floored.reserve(Isolated, 2 * slack_bytes).is_err());
+        assert!(floored.reserve(Isolated, 2 * slack_bytes, 0).is_err());
         assert_eq!(floored.look().wanted_bytes, 0, "not for isolated ones");
         floored.set_reusable_bytes(3 * slack_bytes);
-        assert!(floored.reserve(Trusted, 2 * slack_bytes).is_ok());
+        assert!(floored.reserve(Trusted, 2 * slack_bytes, 0).is_ok());
     }
 
     #[test]
@@ -356,13 +359,17 @@ mod tests {
         let isolated_bytes = most(&space, Isolated);
         let kept_bytes = trusted_bytes - isolated_bytes;
         assert!(kept_bytes.abs_diff(ISOLATED_FREE_BYTES_MIN) < slack_bytes);
-        let announced = space.reserve(Isolated, isolated_bytes - slack_bytes);
+        let announced = space.reserve(Isolated, isolated_bytes - slack_bytes, 0);
         assert!(announced.is_ok());
-        assert!(space.reserve(Isolated, 2 * slack_bytes).is_err());
-        assert!(space.reserve(Trusted, trusted_bytes - slack_bytes).is_ok());
+        assert!(space.reserve(Isolated, 2 * slack_bytes, 0).is_err());
+        assert!(
+            space
+                .reserve(Trusted, trusted_bytes - slack_bytes, 0)
+                .is_ok()
+        );
         drop(announced);
-        let trusted = space.reserve(Trusted, trusted_bytes - slack_bytes);
+        let trusted = space.reserve(Trusted, trusted_bytes - slack_bytes, 0);
         assert!(trusted.is_ok());
-        assert!(space.reserve(Isolated, 1).is_err());
+        assert!(space.reserve(Isolated, 1, 0).is_err());
     }
 }

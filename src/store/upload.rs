@@ -104,7 +104,10 @@ impl<'s> Upload<'s> {
             return Ok(Admission::Refused(Stored::Exists));
         }
         drop(reader);
-        let reservation = store.space.reserve(new.scope.kind(), new.size_bytes)?;
+        let log_bytes = store.writer.shared().log_bytes();
+        let reservation = store
+            .space
+            .reserve(new.scope.kind(), new.size_bytes, log_bytes)?;
         Ok(Admission::Upload(Box::new(Self {
             store,
             new,

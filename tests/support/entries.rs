@@ -113,7 +113,7 @@ fn bytes(connection: &Connection, artifact: i64) -> rusqlite::Result<Vec<u8>> {
     Ok(chunks.collect::<rusqlite::Result<Vec<_>>>()?.concat())
 }
 
-/// The counters of the quotas say what the entries say, and no upload and no chunk is left over.
+/// The counters of quotas and budgets say what the entries say, and no upload and no chunk is left over.
 #[track_caller]
 pub fn counters_are_facts(connection: &Connection) {
     let wrong = "
@@ -126,6 +126,11 @@ pub fn counters_are_facts(connection: &Connection) {
                   (SELECT count(DISTINCT scope_id), count(*), ifnull(sum(size_bytes), 0)
                    FROM artifacts JOIN scopes ON scopes.id = scope_id
                    WHERE scopes.workspace_id = kept.workspace_id AND kind = 'isolated' AND state = 'stored'))
+             + (SELECT count(*) FROM trusted_usage AS kept WHERE
+                  (entries, size_bytes) IS NOT
+                  (SELECT count(*), ifnull(sum(size_bytes), 0) FROM artifacts
+                   WHERE scope_id = kept.scope_id AND state = 'stored'))
+             + (SELECT count(*) FROM scopes WHERE kind = 'trusted' AND id NOT IN (SELECT scope_id FROM trusted_usage))
              + (SELECT count(*) FROM scopes WHERE kind = 'isolated' AND id NOT IN (SELECT scope_id FROM isolated_usage))
              + (SELECT count(*) FROM workspaces WHERE id NOT IN (SELECT workspace_id FROM isolated_totals))";
     assert_eq!(super::dir::number(connection, wrong), 0);
