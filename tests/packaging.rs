@@ -259,7 +259,9 @@ fn the_container_is_configured_by_variables_that_exist() {
 #[test]
 fn the_container_does_not_run_as_root() {
     let user = instruction("USER");
-    let (uid, gid) = user.split_once(':').expect("numbers, for there are no names");
+    let (uid, gid) = user
+        .split_once(':')
+        .expect("numbers, for there are no names");
     for id in [uid, gid] {
         assert!(id.parse::<u32>().expect("a number") > 0);
     }
@@ -268,7 +270,11 @@ fn the_container_does_not_run_as_root() {
         .into_iter()
         .filter(|copy| copy.contains(&owner))
         .collect();
-    assert_eq!(of_user.len(), 1, "the database's directory alone: {of_user:?}");
+    assert_eq!(
+        of_user.len(),
+        1,
+        "the database's directory alone: {of_user:?}"
+    );
     assert!(of_user[0].ends_with(&instruction("VOLUME")), "{of_user:?}");
 }
 

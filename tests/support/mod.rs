@@ -11,6 +11,7 @@ pub mod dir;
 pub mod entries;
 pub mod evidence;
 pub mod guess;
+pub mod passed;
 pub mod random;
 pub mod raw;
 pub mod server;
