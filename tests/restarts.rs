@@ -190,8 +190,8 @@ impl Builds {
             .arg("--workspace")
             .arg(place.path())
             .arg(NX);
-        let made = make.stdin(Stdio::null()).output().expect("bash starts");
-        assert!(made.status.success(), "{made:?}");
+        let outcome = make.stdin(Stdio::null()).output().expect("bash starts");
+        assert!(outcome.status.success(), "{outcome:?}");
         for name in ["home", "tmp"] {
             std::fs::create_dir(place.path().join(name)).expect("a directory");
         }
@@ -233,7 +233,7 @@ impl Builds {
         for task in first..first + CHANGED {
             let source = format!("burst/unit{task:02}/src/source.txt");
             let mut file = std::fs::File::create(self.workspace().join(source)).expect("a source");
-            write!(file, "change {} of {task}\n", self.changes).expect("it is written");
+            writeln!(file, "change {} of {task}", self.changes).expect("it is written");
             self.changes += 1;
         }
     }

@@ -16,7 +16,7 @@ pub const MAX_SIZE_BYTES: u64 = 2 << 30;
 pub const ISOLATED_SHARE: u64 = 25;
 
 /// How old artifacts become that nobody reads.
-pub const MAX_AGE: Duration = Duration::from_secs(120);
+pub const MAX_AGE: Duration = Duration::from_mins(2);
 
 /// Percent of a budget that may be stored and read after an artifact before a miss of it is fine.
 const SAFE_SHARE: u64 = 50;

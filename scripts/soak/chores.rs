@@ -230,7 +230,7 @@ fn questions(world: &World) {
         {
             world.breaks("/metrics is not what Prometheus reads");
         }
-        if round % COMMANDS_EVERY == 0 {
+        if round.is_multiple_of(COMMANDS_EVERY) {
             commands(world, round);
         }
     }
@@ -260,7 +260,7 @@ fn commands(world: &World, round: u64) {
         vec!["scope", "list", "--json"],
         vec!["gc", "--dry-run"],
     ];
-    if round % VERIFY_EVERY == 0 {
+    if round.is_multiple_of(VERIFY_EVERY) {
         all.push(vec!["verify", "--quick"]);
     }
     for arguments in all {

@@ -199,7 +199,7 @@ fn read(world: &World, mut random: Random, as_writer: bool) {
 fn must_be_hidden(world: &World, entry: &Entry, outcome: &Outcome) {
     match outcome {
         Outcome::Answered(answer) if answer.status == 404 => {
-            world.count("GET of another scope, hidden")
+            world.count("GET of another scope, hidden");
         }
         Outcome::Answered(answer) => {
             world.breaks(&format!(
