@@ -217,7 +217,7 @@ fn expect(world: &World, wire: &mut Wire<'_>, secret: &str, status: u16, what: &
 /// Asks what monitoring and people ask.
 fn questions(world: &World) {
     let mut wire = Wire::new(world);
-    for round in 1.. {
+    for round in 1_u64.. {
         world.rest(ASK_EVERY);
         if world.is_stopping() {
             return;
