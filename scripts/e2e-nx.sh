@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds a real workspace with real Nx against a real cachesrv, and checks what the user gets.
 #
-#   scripts/e2e-nx.sh [VERSION|TAG...]      default: 20.8.4 22.7.12 24.0.6; "latest" asks npm
+#   scripts/e2e-nx.sh [VERSION|TAG...]                 default: 20.8.4 22.7.12 24.0.6; "latest" asks npm
+#   scripts/e2e-nx.sh --workspace DIRECTORY VERSION    only makes DIRECTORY/workspace, for who runs Nx in it
 #
 #   CACHESRV_BIN         the executable to test (default: target/release/cachesrv, built first)
 #   CACHESRV_E2E_CACHE   where each Nx version is installed, once (default: ~/.cache/cachesrv-e2e)
@@ -1044,13 +1045,23 @@ print_table() {
   done
 }
 
+only_workspace() {
+  run=$(realpath "$1")
+  install_nx "$2"
+  create_workspace "$2"
+}
+
 main() {
   local wanted started
   started=$(now_us)
   check_tools
-  find_binary
   work=$(mktemp -d "${TMPDIR:-/tmp}/cachesrv-e2e.XXXXXX")
   work=$(realpath "$work")
+  if [[ ${1:-} == --workspace ]]; then
+    only_workspace "$2" "$3"
+    return
+  fi
+  find_binary
   versions=()
   for wanted in "${@:-${default_versions[@]}}"; do
     version=$(exact_version "$wanted")

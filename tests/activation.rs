@@ -7,27 +7,20 @@
 
 mod support;
 
-use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::io;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use command_fds::{CommandFdExt, FdMapping};
 use socket2::{Domain, Socket, Type};
 use support::dir::{BINARY, run};
+use support::passed::{FOR_US, command, is_open, listener, shared, start};
 use support::raw::Raw;
 use support::{Authority, Dir, Random, Server, Token, client, eventually, noise, secure};
-
-/// Nobody can listen here, so a server that does not take the socket it was given does not start.
-const UNUSABLE: &str = "203.0.113.1:80";
-
-/// The variables as systemd sets them; only the process itself can know its number.
-const FOR_US: &str = "LISTEN_PID=$$";
 
 /// How often the server is restarted under load.
 const RESTARTS: usize = 5;
@@ -40,38 +33,6 @@ const REQUESTS_BETWEEN: u64 = 3;
 
 /// What is stored before: small, and large enough to be under way when the server has to stop.
 const ARTIFACTS: [(&str, usize); 2] = [("small", 1000), ("large", 6 << 20)];
-
-/// The server, started with `sockets` from descriptor 3 on and these variables.
-fn command(dir: &Dir, sockets: Vec<OwnedFd>, variables: &str, listen: &str) -> Command {
-    let line = format!("{variables} exec \"$0\" serve --listen {listen}");
-    let mut command = dir.command("sh");
-    command.args(["-c", &line, BINARY]);
-    let mappings = sockets.into_iter().zip(3..);
-    let mappings = mappings.map(|(parent_fd, child_fd)| FdMapping {
-        parent_fd,
-        child_fd,
-    });
-    command
-        .fd_mappings(mappings.collect())
-        .expect("each has its own number");
-    command
-}
-
-fn listener() -> TcpListener {
-    TcpListener::bind("127.0.0.1:0").expect("a free port")
-}
-
-fn shared(listener: &TcpListener) -> OwnedFd {
-    listener.try_clone().expect("a descriptor").into()
-}
-
-fn start(dir: &Dir, listener: &TcpListener) -> Server {
-    let variables = format!("{FOR_US} LISTEN_FDS=1");
-    let mut command = command(dir, vec![shared(listener)], &variables, UNUSABLE);
-    let server = Server::start_command(&mut command);
-    assert_eq!(server.address(), listener.local_addr().expect("bound"));
-    server
-}
 
 /// A directory with a token, and the artifacts stored by a server of its own.
 fn with_artifacts() -> (Dir, Token) {
@@ -167,20 +128,6 @@ impl Getter {
             "GET {path} HTTP/1.1\r\nHost: cache\r\nAuthorization: Bearer {secret}\r\n\
              Connection: {persistence}\r\n\r\n"
         )
-    }
-}
-
-/// Whether the server has left an idle connection open. A reset is an error.
-fn is_open(raw: &Raw) -> io::Result<bool> {
-    let socket = raw.socket();
-    socket.set_nonblocking(true)?;
-    let peeked = socket.peek(&mut [0]);
-    socket.set_nonblocking(false)?;
-    match peeked {
-        Ok(0) => Ok(false),
-        Ok(_) => panic!("an answer to no request"),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(true),
-        Err(error) => Err(error),
     }
 }
 

@@ -8,7 +8,7 @@
 //! (<https://sqlite.org/howtocorrupt.html>, 2.2), so a [`FileLock`] outlives every connection.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -100,13 +100,38 @@ fn open(path: &Path, create: bool) -> Result<File, OpenError> {
         }
         _ => {}
     }
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(create)
-        .mode(MODE)
-        .open(path)
-        .map_err(|source| io(if path.exists() { "open" } else { "create" }, path, source))
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(MODE);
+    let fail = |source| io(if path.exists() { "open" } else { "create" }, path, source);
+    if create {
+        // Alone this way follows no link, so that what is handed over is a file that was not there.
+        match options.clone().create_new(true).open(path) {
+            Ok(file) => {
+                hand_over(&file, path);
+                return Ok(file);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(fail(error)),
+        }
+    }
+    options.create(create).open(path).map_err(fail)
+}
+
+/// Gives a new file that root made to the owner of its directory, who could put any other in its place: a
+/// server that runs as another user must be able to open what an administrator's first command made. SQLite
+/// does the same for its log.
+pub(super) fn hand_over(file: &File, path: &Path) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if let Ok(owner) = std::fs::metadata(directory) {
+        // Where even root may not, the server says that it cannot open the file.
+        let _ = fchown(file, Some(owner.uid()), Some(owner.gid()));
+    }
 }
 
 fn content(file: &File, path: &Path) -> Result<Content, OpenError> {

@@ -13,6 +13,7 @@ pub mod disk;
 pub mod entries;
 pub mod evidence;
 pub mod guess;
+pub mod passed;
 pub mod random;
 pub mod raw;
 pub mod secure;

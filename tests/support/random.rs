@@ -21,6 +21,11 @@ impl Random {
         Self(seed)
     }
 
+    /// The source with this seed.
+    pub fn of(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// Another source, for another thread.
     pub fn fork(&mut self) -> Self {
         Self(self.number())

@@ -1,0 +1,291 @@
+//! The clients: writers and readers of trusted and isolated artifacts, one that reads what must never vanish, and
+//! one that may do nothing.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::Scope;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::book::{self, Entry};
+use crate::random::Random;
+use crate::wire::{Outcome, Wire};
+use crate::world::World;
+
+const TRUSTED_WRITERS: u64 = 3;
+const TRUSTED_READERS: u64 = 3;
+const ISOLATED_CLIENTS: u64 = 2;
+
+/// Isolated scopes that are written to.
+const SCOPES: u64 = 6;
+
+/// Once the budget was filled: bytes a second that trusted writers store, readers read, isolated clients store.
+/// What is read again and again must not become the least recently read between two notes of its reads.
+const WRITE_BYTES: u64 = 10 << 20;
+const READ_BYTES: u64 = 30 << 20;
+const ISOLATED_BYTES: u64 = 3 << 20;
+
+/// What is read every few seconds, and must never vanish.
+const PINNED: usize = 24;
+const PIN_READ: Duration = Duration::from_secs(2);
+
+/// So many bytes a second, all threads that share it together.
+struct Pace {
+    bytes_per_second: u64,
+    spent_bytes: AtomicU64,
+    began: OnceLock<Instant>,
+}
+
+impl Pace {
+    const fn of(bytes_per_second: u64) -> Self {
+        Self {
+            bytes_per_second,
+            spent_bytes: AtomicU64::new(0),
+            began: OnceLock::new(),
+        }
+    }
+
+    /// Waits until these bytes are due.
+    fn spend(&self, world: &World, bytes: u64) {
+        let began = *self.began.get_or_init(Instant::now);
+        let before = self.spent_bytes.fetch_add(bytes, Ordering::SeqCst);
+        let due = Duration::from_secs_f64(before as f64 / self.bytes_per_second as f64);
+        world.rest(due.saturating_sub(began.elapsed()));
+    }
+}
+
+static WRITES: Pace = Pace::of(WRITE_BYTES);
+static READS: Pace = Pace::of(READ_BYTES);
+static ISOLATED: Pace = Pace::of(ISOLATED_BYTES);
+static PINS: OnceLock<Vec<Entry>> = OnceLock::new();
+
+/// A size: mostly small, rarely many chunks.
+fn size(random: &mut Random) -> usize {
+    let within =
+        |from: u64, to: u64, random: &mut Random| (from + random.below(to - from)) as usize;
+    match random.below(100) {
+        0..80 => within(100, 2_500, random),
+        80..95 => within(20_000, 80_000, random),
+        95..99 => within(300_000, 1_000_000, random),
+        _ => within(4_000_000, 12_000_000, random),
+    }
+}
+
+/// Stores what must never vanish.
+pub fn pin(world: &World) -> Result<()> {
+    let mut random = world.random(0);
+    let mut wire = Wire::new(world);
+    let mut pins = Vec::new();
+    for number in 0..PINNED {
+        let sizes = [300, 40_000, 700_000];
+        let entry = world
+            .book
+            .begin(None, &mut random, sizes[number % sizes.len()]);
+        match wire.put(&world.writer(), &entry.hash, &entry.bytes()) {
+            Outcome::Answered(answer) if answer.status == 200 => pins.push(entry),
+            _ => bail!("cannot store {}", entry.hash),
+        }
+    }
+    PINS.get_or_init(|| pins);
+    Ok(())
+}
+
+/// What must never vanish.
+pub fn pins() -> &'static [Entry] {
+    PINS.get().map_or(&[], Vec::as_slice)
+}
+
+pub fn start<'scope>(world: &'scope World, scope: &'scope Scope<'scope, '_>) {
+    for number in 0..TRUSTED_WRITERS {
+        scope.spawn(move || write(world, world.random(100 + number)));
+    }
+    for number in 0..TRUSTED_READERS {
+        scope.spawn(move || read(world, world.random(200 + number), number == 0));
+    }
+    for number in 0..ISOLATED_CLIENTS {
+        scope.spawn(move || isolated(world, world.random(300 + number)));
+    }
+    scope.spawn(move || read_pins(world));
+    scope.spawn(move || strangers(world, world.random(400)));
+}
+
+/// Stores an artifact; once the server that it died with is back, again.
+fn store(world: &World, wire: &mut Wire<'_>, token: impl Fn() -> String, entry: Entry) {
+    let bytes = entry.bytes();
+    let mut may_be_there = false;
+    loop {
+        match wire.put(&token(), &entry.hash, &bytes) {
+            Outcome::Answered(answer) => {
+                match answer.status {
+                    200 => world.book.promise(entry),
+                    409 if may_be_there => {
+                        world.count("PUT whose answer died, and had been stored");
+                        world.book.promise(entry);
+                    }
+                    403 => {
+                        let why = String::from_utf8_lossy(&answer.body).trim().to_owned();
+                        world.count(&format!("PUT not stored: {why}"));
+                    }
+                    status => world.breaks(&format!("PUT {}: {status}", entry.hash)),
+                }
+                return;
+            }
+            Outcome::Killed if !world.is_stopping() => may_be_there = true,
+            Outcome::Killed | Outcome::Failed => return,
+        }
+    }
+}
+
+/// Holds the answer to a GET against the book.
+fn check(world: &World, entry: &Entry, outcome: &Outcome, must_be_there: bool) {
+    let Outcome::Answered(answer) = outcome else {
+        return;
+    };
+    match answer.status {
+        200 if answer.body == entry.bytes() => world.count("GET checked to the byte"),
+        200 => world.breaks(&format!("GET {}: other bytes than were stored", entry.hash)),
+        404 if must_be_there || world.book.is_due(entry) => {
+            world.breaks(&format!(
+                "GET {}: gone, and no eviction explains it",
+                entry.hash
+            ));
+        }
+        404 => world.count("GET miss that eviction explains"),
+        status => world.breaks(&format!("GET {}: {status}", entry.hash)),
+    }
+}
+
+fn write(world: &World, mut random: Random) {
+    let mut wire = Wire::new(world);
+    let budget_bytes = book::MAX_SIZE_BYTES / 100 * (100 - book::ISOLATED_SHARE);
+    while !world.is_stopping() {
+        let size = size(&mut random);
+        // At full speed until there is something to evict.
+        if world.book.seen_bytes(false) > budget_bytes {
+            WRITES.spend(world, size as u64);
+        }
+        let entry = world.book.begin(None, &mut random, size);
+        store(world, &mut wire, || world.writer(), entry);
+    }
+}
+
+fn read(world: &World, mut random: Random, as_writer: bool) {
+    let mut wire = Wire::new(world);
+    while !world.is_stopping() {
+        let token = if as_writer {
+            world.writer()
+        } else {
+            world.reader.clone()
+        };
+        // What isolated clients store does not exist for a trusted one.
+        if random.below(20) == 0
+            && let Some(entry) = world.book.pick(true, &mut random)
+        {
+            let outcome = wire.get(&token, &entry.hash);
+            must_be_hidden(world, &entry, &outcome);
+        }
+        let Some(entry) = world.book.pick(false, &mut random) else {
+            world.rest(Duration::from_millis(20));
+            continue;
+        };
+        READS.spend(world, entry.size as u64);
+        world.book.reads(&entry);
+        let outcome = wire.get(&token, &entry.hash);
+        check(world, &entry, &outcome, false);
+    }
+}
+
+fn must_be_hidden(world: &World, entry: &Entry, outcome: &Outcome) {
+    match outcome {
+        Outcome::Answered(answer) if answer.status == 404 => {
+            world.count("GET of another scope, hidden");
+        }
+        Outcome::Answered(answer) => {
+            world.breaks(&format!(
+                "GET {} of another scope: {}",
+                entry.hash, answer.status
+            ));
+        }
+        Outcome::Killed | Outcome::Failed => {}
+    }
+}
+
+fn isolated(world: &World, mut random: Random) {
+    let mut wire = Wire::new(world);
+    while !world.is_stopping() {
+        let scope = random.below(SCOPES);
+        let size = size(&mut random);
+        ISOLATED.spend(world, size as u64);
+        wire.at(&format!("/s/pr-{scope}"));
+        let entry = world.book.begin(Some(scope), &mut random, size);
+        store(world, &mut wire, || world.isolated.clone(), entry);
+        // Trusted artifacts are there for it, and its reads keep none of them.
+        for is_isolated in [true, true, false] {
+            let Some(entry) = world.book.pick(is_isolated, &mut random) else {
+                continue;
+            };
+            let is_hidden = entry.scope.is_some_and(|of| of != scope);
+            if !is_hidden && is_isolated {
+                world.book.reads(&entry);
+            }
+            let outcome = wire.get(&world.isolated, &entry.hash);
+            if is_hidden {
+                must_be_hidden(world, &entry, &outcome);
+            } else {
+                check(world, &entry, &outcome, false);
+            }
+        }
+    }
+}
+
+fn read_pins(world: &World) {
+    let mut wire = Wire::new(world);
+    while !world.is_stopping() {
+        for entry in pins() {
+            world.book.reads(entry);
+            let outcome = wire.get(&world.reader, &entry.hash);
+            check(world, entry, &outcome, true);
+        }
+        world.count("pinned artifacts read, rounds");
+        world.rest(PIN_READ);
+    }
+}
+
+/// Whoever holds no token of ours is refused, whatever else happens.
+fn strangers(world: &World, mut random: Random) {
+    let mut wire = Wire::new(world);
+    while !world.is_stopping() {
+        let hash = format!("{:016x}", random.number());
+        match wire.get("csrv_none", &hash) {
+            Outcome::Answered(answer) if answer.status != 401 => {
+                world.breaks(&format!("a stranger got {}", answer.status));
+            }
+            _ => {}
+        }
+        world.rest(Duration::from_millis(50));
+    }
+}
+
+/// When the load is over: everything that is remembered, once more.
+pub fn read_everything(world: &World) {
+    let mut wire = Wire::new(world);
+    let mut read = |entry: &Entry, must_be_there| {
+        wire.at(&entry
+            .scope
+            .map_or_else(String::new, |scope| format!("/s/pr-{scope}")));
+        let token = if entry.scope.is_some() {
+            &world.isolated
+        } else {
+            &world.reader
+        };
+        let outcome = wire.get(token, &entry.hash);
+        check(world, entry, &outcome, must_be_there);
+    };
+    for entry in pins() {
+        read(entry, true);
+    }
+    for entry in world.book.all() {
+        read(&entry, false);
+    }
+}
