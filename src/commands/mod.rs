@@ -13,6 +13,8 @@ mod doctor;
 mod failure;
 mod gc;
 mod healthcheck;
+mod man;
+mod probe;
 mod progress;
 mod purge;
 mod restore;
@@ -74,9 +76,9 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Healthcheck(args) => {
             healthcheck::run(&resolve(&flags(&cli.options, &args.options)?)?, args)
         }
-        Command::Completions(args) => {
-            completions::run(&resolve(&flags(&cli.options, &args.options)?)?, args)
-        }
+        // Neither has a configuration: whoever builds a package has none.
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
         Command::Config(args) => config::run(&cli.options, &args.command),
     }
 }

@@ -11,6 +11,7 @@ mod checkpointer;
 mod chunks;
 mod cleaner;
 mod connection;
+mod diagnosis;
 mod error;
 mod file;
 mod hash;
@@ -43,6 +44,10 @@ pub use buffers::{Buffer, BufferPool};
 pub use catalog::{Entry, ScopeChoice, ScopeRecord, ScopeUsage, Selection};
 pub use chunks::{ARTIFACT_BYTES_MAX, CHUNK_BYTES};
 pub use connection::Synchronous;
+pub use diagnosis::{
+    AsItIs, FileLook, IsolatedUsage, LastBackup, NewestTime, ProbeName, Soundness, StoredSums,
+    look_at_file,
+};
 pub use error::{OpenError, StoreError};
 pub use hash::{Hash, NotAHash};
 pub use life::{Found, Handle, Kin, Overlap, Revoked, Rotated};
