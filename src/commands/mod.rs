@@ -109,6 +109,11 @@ pub fn note(text: &str) {
 #[error("stdout was closed")]
 pub struct ReaderGone;
 
+/// What is to be said stands on stdout already: `main` says nothing more, and the exit code is 1.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("it was said on stdout")]
+pub struct Told;
+
 /// The configuration by flags, environment and file.
 fn resolve(flags: &Flags) -> anyhow::Result<Resolution> {
     crate::config::resolve(flags, &Environment::of_process())

@@ -162,6 +162,21 @@ impl Target {
         }
     }
 
+    /// The same server without the place that Nx is told: the scope and the workspace at the end of the path.
+    pub(super) fn without_place(&self) -> Self {
+        let (scope_gone, _) = without_last(&self.base, "/s/");
+        let (base, _) = without_last(scope_gone, "/w/");
+        Self {
+            base: base.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// The workspace that the URL asserts.
+    pub(super) fn workspace(&self) -> Option<&str> {
+        without_last(without_last(&self.base, "/s/").0, "/w/").1
+    }
+
     /// Where it is.
     pub(super) fn host_and_port(&self) -> (&str, u16) {
         (&self.host, self.port)
@@ -170,6 +185,16 @@ impl Target {
     /// Whether it is asked by TLS.
     pub(super) fn is_tls(&self) -> bool {
         self.is_tls
+    }
+}
+
+/// A URL without `/s/NAME` at its end, and the name.
+fn without_last<'u>(url: &'u str, mark: &str) -> (&'u str, Option<&'u str>) {
+    match url.rsplit_once(mark) {
+        Some((before, name)) if !name.contains('/') && !before.ends_with([':', '/']) => {
+            (before, Some(name))
+        }
+        _ => (url, None),
     }
 }
 
@@ -412,6 +437,22 @@ mod tests {
         ] {
             let target = Target::parse(url).expect(url);
             assert_eq!(target.with_tls(is_tls).url(), other);
+        }
+    }
+
+    #[test]
+    fn the_place_is_at_the_end_of_the_path() {
+        for (url, root, workspace) in [
+            ("http://c", "http://c", None),
+            ("http://s", "http://s", None),
+            ("http://c/s/pr-1", "http://c", None),
+            ("http://c/nx/s/pr-1", "http://c/nx", None),
+            ("http://c/w/shop/s/pr-1", "http://c", Some("shop")),
+            ("http://c/w/shop", "http://c", Some("shop")),
+        ] {
+            let target = Target::parse(url).expect(url);
+            assert_eq!(target.without_place().url(), root);
+            assert_eq!(target.workspace(), workspace, "{url}");
         }
     }
 
