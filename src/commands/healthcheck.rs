@@ -19,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) fn run(resolution: &Resolution, args: &HealthcheckArgs) -> anyhow::Result<()> {
     let config = &resolution.config;
     let target = match &args.url {
-        Some(url) => Some(Target::parse(url)?),
+        Some(url) => Some(Target::parse(url, "healthcheck")?),
         None => Target::own(config),
     };
     let target = target.ok_or_else(|| {
@@ -36,5 +36,9 @@ pub(super) fn run(resolution: &Resolution, args: &HealthcheckArgs) -> anyhow::Re
     if answer.meaning == Meaning::Done {
         return Ok(());
     }
-    Err(Failure::new(format!("{url} answers {}: {}", answer.status, answer.said)).into())
+    let said = match answer.said.as_str() {
+        "" => String::new(),
+        said => format!(": {said}"),
+    };
+    Err(Failure::new(format!("{url} answers {}{said}", answer.status)).into())
 }

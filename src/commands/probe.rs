@@ -95,17 +95,18 @@ pub(super) enum NoAnswer {
 }
 
 impl Target {
-    /// The server at this URL.
-    pub(super) fn parse(url: &str) -> Result<Self, Failure> {
+    /// The server at the URL that was typed after `command`.
+    pub(super) fn parse(url: &str, command: &str) -> Result<Self, Failure> {
         let wrong = |why: &str| {
             Failure::usage(format!("--url: '{url}' {why}"))
-                .hint("cachesrv doctor --url http://127.0.0.1:8787")
+                .hint(format!("cachesrv {command} --url http://127.0.0.1:8787"))
         };
         let base = url.trim_end_matches('/');
         let uri: Uri = base.parse().map_err(|_| wrong("is not a URL"))?;
         let is_tls = match uri.scheme_str() {
             Some("http") => false,
             Some("https") => true,
+            // `localhost:8787` has the form of a scheme.
             _ => return Err(wrong("does not begin with http:// or https://")),
         };
         let authority = uri.authority().ok_or_else(|| wrong("names no host"))?;
@@ -408,7 +409,7 @@ mod tests {
             ),
             ("http://[::1]:1/", "http://[::1]:1", "::1", 1, false),
         ] {
-            let target = Target::parse(url).expect(url);
+            let target = Target::parse(url, "doctor").expect(url);
             assert_eq!(target.url(), base);
             assert_eq!(target.host_and_port(), (host, port), "{url}");
             assert_eq!(target.is_tls(), is_tls, "{url}");
@@ -423,7 +424,7 @@ mod tests {
             "http://cache.example/?x=1",
             "http://cache example",
         ] {
-            assert!(Target::parse(url).is_err(), "{url}");
+            assert!(Target::parse(url, "doctor").is_err(), "{url}");
         }
     }
 
@@ -435,7 +436,7 @@ mod tests {
             ("https://c/s/x", false, "http://c:443/s/x"),
             ("http://[::1]:80/s/x", true, "https://[::1]:80/s/x"),
         ] {
-            let target = Target::parse(url).expect(url);
+            let target = Target::parse(url, "doctor").expect(url);
             assert_eq!(target.with_tls(is_tls).url(), other);
         }
     }
@@ -450,7 +451,7 @@ mod tests {
             ("http://c/w/shop/s/pr-1", "http://c", Some("shop")),
             ("http://c/w/shop", "http://c", Some("shop")),
         ] {
-            let target = Target::parse(url).expect(url);
+            let target = Target::parse(url, "doctor").expect(url);
             assert_eq!(target.without_place().url(), root);
             assert_eq!(target.workspace(), workspace, "{url}");
         }

@@ -50,7 +50,9 @@ pub(super) struct Database {
 
 /// Looks at the database.
 pub(super) fn check(case: &Case<'_>, findings: &mut Findings) -> Option<Database> {
-    clock(findings);
+    if let Some(wrong) = clock(now_ms()) {
+        findings.add(wrong);
+    }
     let path = case.db();
     if !path.exists() {
         let message = format!("there is no database '{}'", path.display());
@@ -245,12 +247,11 @@ fn quotas(admin: &Admin, case: &Case<'_>, findings: &mut Findings) -> anyhow::Re
 }
 
 /// The clock by itself.
-fn clock(findings: &mut Findings) {
-    let now_ms = now_ms();
-    if now_ms < EARLIEST_MS {
+fn clock(now_ms: i64) -> Option<Finding> {
+    (now_ms < EARLIEST_MS).then(|| {
         let message = format!("it is {} here, by a clock that is wrong", date(now_ms));
-        findings.add(Finding::problem(CLOCK, message).with_command("timedatectl set-ntp true"));
-    }
+        Finding::problem(CLOCK, message).with_command("timedatectl set-ntp true")
+    })
 }
 
 /// The clock against what the database remembers.
@@ -349,4 +350,15 @@ fn backup(admin: &Admin, case: &Case<'_>, findings: &mut Findings) -> anyhow::Re
         Finding::ok(BACKUP, what)
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_says_a_year_before_this_program_is_wrong() {
+        assert!(clock(0).is_some() && clock(EARLIEST_MS - 1).is_some());
+        assert!(clock(EARLIEST_MS).is_none() && clock(now_ms()).is_none());
+    }
 }

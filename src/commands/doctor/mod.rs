@@ -80,7 +80,7 @@ impl<'r> Case<'r> {
         let config = &resolution.config;
         let is_own = args.url.is_none();
         let target = match &args.url {
-            Some(url) => Some(Target::parse(url)?),
+            Some(url) => Some(Target::parse(url, "doctor")?),
             None => Target::own(config),
         };
         let trust = match &args.ca {

@@ -28,6 +28,9 @@ const LIFE: Duration = Duration::from_mins(5);
 /// More than one chunk, so that a download is put together.
 const BODY_BYTES_MAX: u64 = 300_000;
 
+/// Enough to be found where it should not be.
+const ISOLATED_BODY_BYTES_MAX: usize = 1024;
+
 /// The exit code when a second signal cuts the cleaning up short.
 const IMPATIENT_EXIT_CODE: i32 = 130;
 
@@ -220,14 +223,8 @@ impl Trip<'_> {
     /// Asks all of them; none where a step failed on which others stand, or somebody interrupts.
     fn run(&self, findings: &mut Findings) -> Option<()> {
         self.store(findings)?;
-        self.goes_on()?;
-        self.refuse(findings);
-        self.goes_on()?;
+        self.refuse(findings)?;
         self.isolate(findings)
-    }
-
-    fn goes_on(&self) -> Option<()> {
-        (!self.interrupted.load(Ordering::Relaxed)).then_some(())
     }
 
     /// As CI of a protected branch.
@@ -236,62 +233,62 @@ impl Trip<'_> {
         let path = path("trusted", self.name);
         let what = "a hash that nobody stored is a miss";
         expect(what, Meaning::Missing, asked.get(&path, token), findings)?;
+        self.goes_on()?;
         let stored = asked.put(&path, token, &self.body);
         expect("an upload is stored", Meaning::Done, stored, findings)?;
         self.goes_on()?;
         let what = "a download is a hit";
         let answer = expect(what, Meaning::Done, asked.get(&path, token), findings)?;
         same_bytes(&answer, &self.body, findings);
+        self.goes_on()?;
         let what = "HEAD tells its length";
         let answer = expect(what, Meaning::Done, asked.head(&path, token), findings)?;
         same_length(what, &answer, &self.body, findings);
+        self.goes_on()?;
         let again = asked.put(&path, token, &self.body);
         expect("an entry is not replaced", Meaning::Exists, again, findings);
-        Some(())
+        self.goes_on()
     }
 
     /// As a laptop, and as a stranger.
-    fn refuse(&self, findings: &mut Findings) {
+    fn refuse(&self, findings: &mut Findings) -> Option<()> {
         let (asked, token) = (&self.server.root, Some(self.tokens.read.expose()));
         let hit = asked.get(&path("trusted", self.name), token);
         expect("a read token downloads", Meaning::Done, hit, findings);
+        self.goes_on()?;
         let refused = asked.put(&path("refused", self.name), token, &self.body);
-        expect(
-            "a read token may not upload",
-            Meaning::Forbidden,
-            refused,
-            findings,
-        );
+        let what = "a read token may not upload";
+        expect(what, Meaning::Forbidden, refused, findings);
+        self.goes_on()?;
         let forged = Some(self.tokens.forged.expose());
         let refused = asked.get(&path("trusted", self.name), forged);
         let what = "a token that nobody made is refused";
         if let Some(answer) = expect(what, Meaning::NotAuthorized, refused, findings) {
             shows_text(&answer, findings);
         }
+        self.goes_on()
     }
 
     /// As CI of a pull request.
     fn isolate(&self, findings: &mut Findings) -> Option<()> {
         let (asked, token) = (&self.server.root, Some(self.tokens.isolated.expose()));
         let hit = asked.get(&path("trusted", self.name), token);
-        expect(
-            "an isolated token downloads what is trusted",
-            Meaning::Done,
-            hit,
-            findings,
-        );
+        let what = "an isolated token downloads what is trusted";
+        expect(what, Meaning::Done, hit, findings);
+        self.goes_on()?;
         let path = path("isolated", self.name);
+        let small = &self.body[..self.body.len().min(ISOLATED_BODY_BYTES_MAX)];
         let what = "an isolated token stores in its own scope";
-        let small = &self.body[..self.body.len().min(1024)];
-        expect(
-            what,
-            Meaning::Done,
-            asked.put(&path, token, small),
-            findings,
-        )?;
+        let stored = asked.put(&path, token, small);
+        expect(what, Meaning::Done, stored, findings)?;
+        self.goes_on()?;
         let trusted = asked.get(&path, Some(self.tokens.write.expose()));
         let what = "what it stored is a miss for the trusted scope";
         expect(what, Meaning::Missing, trusted, findings);
-        Some(())
+        self.goes_on()
+    }
+
+    fn goes_on(&self) -> Option<()> {
+        (!self.interrupted.load(Ordering::Relaxed)).then_some(())
     }
 }
