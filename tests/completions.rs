@@ -50,11 +50,11 @@ fn text(path: &Path) -> String {
 fn offered_by_bash(dir: &Dir, words: &[&str]) -> Vec<String> {
     let (typed, before) = words.split_last().expect("a word");
     let previous = before.last().expect("a command");
-    let list = words.join(" ");
-    let last = words.len() - 1;
+    let line = words.join(" ");
+    let at = words.len() - 1;
     let script = format!(
         "source <(\"$cachesrv\" completions bash) || exit 1
-         COMP_WORDS=({list} {empty}); COMP_CWORD={last}
+         COMP_WORDS=({line} {empty}); COMP_CWORD={at}
          _cachesrv cachesrv '{typed}' '{previous}'
          printf '%s\\n' \"${{COMPREPLY[@]}}\"",
         empty = if typed.is_empty() { "''" } else { "" },

@@ -19,6 +19,7 @@ mod housekeeper;
 mod life;
 mod model;
 mod name;
+mod probe;
 mod purge;
 mod quota;
 mod reader;
@@ -45,8 +46,7 @@ pub use catalog::{Entry, ScopeChoice, ScopeRecord, ScopeUsage, Selection};
 pub use chunks::{ARTIFACT_BYTES_MAX, CHUNK_BYTES};
 pub use connection::Synchronous;
 pub use diagnosis::{
-    AsItIs, FileLook, IsolatedUsage, LastBackup, NewestTime, ProbeName, Soundness, StoredSums,
-    look_at_file,
+    AsItIs, FileLook, IsolatedUsage, LastBackup, NewestTime, Soundness, StoredSums, look_at_file,
 };
 pub use error::{OpenError, StoreError};
 pub use hash::{Hash, NotAHash};
@@ -56,6 +56,7 @@ pub use model::{
     TokenId, TokenRecord, TokenState, Workspace, WorkspaceId,
 };
 pub use name::{Name, NotAName, SECRETS_BEGIN};
+pub use probe::ProbeName;
 pub use purge::{Purge, PurgeProgress, Purged, Sum};
 pub use quota::IsolatedLimits;
 pub use reader::Reader;

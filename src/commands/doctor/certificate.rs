@@ -34,17 +34,15 @@ const FAR_FUTURE: Duration = Duration::from_hours(24 * 365 * 500);
 
 /// Looks at the certificate in the file of `tls.certificate`.
 pub(super) fn check_file(path: &Path, findings: &mut Findings) {
-    match leaf_in(path) {
-        Some(leaf) => validity(&leaf, &format!("in '{}'", path.display()), findings),
-        None => {
-            let what = format!(
-                "'{}' holds no certificate in PEM that can be read",
-                path.display()
-            );
-            let command = format!("openssl x509 -in {} -noout -dates", quoted(path));
-            findings.add(Finding::problem(CHECK, what).with_command(command));
-        }
+    if let Some(leaf) = leaf_in(path) {
+        return validity(&leaf, &format!("in '{}'", path.display()), findings);
     }
+    let what = format!(
+        "'{}' holds no certificate in PEM that can be read",
+        path.display()
+    );
+    let command = format!("openssl x509 -in {} -noout -dates", quoted(path));
+    findings.add(Finding::problem(CHECK, what).with_command(command));
 }
 
 /// The server's own certificate in a PEM file: the first one.

@@ -1,35 +1,22 @@
-//! The database: whether it can be used, what it holds against what is allowed, its log, its times, its backups.
+//! The database: whether it can be used, its times and its backups; its limits and its log have files of their
+//! own.
 
-use std::path::Path;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
 
 use super::super::time::date;
-use super::files::beside;
 use super::finding::{Finding, Findings};
-use super::{Case, quoted, set};
-use crate::config::Config;
-use crate::store::{
-    Admin, AsItIs, IsolatedUsage, OpenError, SCHEMA_VERSION, Soundness, look_at_file, now_ms,
-};
-use crate::units::{print_duration, print_size, print_size_roughly};
+use super::{Case, limits, log, quoted};
+use crate::store::{Admin, AsItIs, OpenError, SCHEMA_VERSION, Soundness, look_at_file, now_ms};
+use crate::units::{print_duration, print_size_roughly};
 
-const CHECK: &str = "database";
-const LOG: &str = "log";
-const LIMITS: &str = "limits";
+pub(super) const CHECK: &str = "database";
 const CLOCK: &str = "clock";
 const BACKUP: &str = "backup";
 
-/// How long the pages are looked at, and how long the largest entry is looked for.
+/// How long the pages are looked at.
 const LOOK: Duration = Duration::from_secs(2);
-
-/// A log that is longer than this is looked at twice.
-const LONG_LOG_BYTES: u64 = 4 * 1024 * 1024;
-
-/// Between the two looks: the server folds a log that has been quiet for one second.
-const BETWEEN_LOOKS: Duration = Duration::from_secs(4);
 
 /// A clock may be so much behind another.
 const CLOCK_TOLERANCE_MS: i64 = 60 * 1000;
@@ -76,7 +63,7 @@ pub(super) fn check(case: &Case<'_>, findings: &mut Findings) -> Option<Database
         );
         findings.add(damaged(case, message));
     }
-    long_log(path, look.log_bytes, look.is_in_use, findings);
+    log::check(path, look.log_bytes, look.is_in_use, findings);
     let mut database = Database {
         admin: None,
         is_in_use: look.is_in_use,
@@ -134,16 +121,7 @@ fn older(case: &Case<'_>, found: u32) -> Finding {
 fn contents(admin: &Admin, case: &Case<'_>, findings: &mut Findings) -> anyhow::Result<()> {
     let cannot = "cannot read the database";
     pages(admin, case, findings).context(cannot)?;
-    let before = findings.count();
-    budgets(admin, case, findings).context(cannot)?;
-    largest(admin, case.config, findings).context(cannot)?;
-    quotas(admin, case, findings).context(cannot)?;
-    if findings.are_fine_since(before) {
-        let sums = admin.stored_sums().context(cannot)?;
-        let bytes = print_size_roughly(sums.trusted_bytes + sums.isolated_bytes);
-        let message = format!("{} artifacts, {bytes}: within all limits", sums.entries);
-        findings.add(Finding::ok(LIMITS, message));
-    }
+    limits::check(admin, case, findings).context(cannot)?;
     future(admin, findings).context(cannot)?;
     backup(admin, case, findings).context(cannot)
 }
@@ -160,89 +138,6 @@ fn pages(admin: &Admin, case: &Case<'_>, findings: &mut Findings) -> anyhow::Res
             Finding::ok(CHECK, message)
         }
     });
-    Ok(())
-}
-
-/// What is stored against the budgets of eviction.
-fn budgets(admin: &Admin, case: &Case<'_>, findings: &mut Findings) -> anyhow::Result<()> {
-    let (sums, eviction) = (admin.stored_sums()?, &case.config.eviction);
-    for (scopes, held, budget) in [
-        ("trusted", sums.trusted_bytes, eviction.trusted_max_bytes()),
-        (
-            "isolated",
-            sums.isolated_bytes,
-            eviction.isolated_max_bytes(),
-        ),
-    ] {
-        if held > budget {
-            let message = format!(
-                "{scopes} scopes hold {}, and have {} of eviction.max_size: what was read least recently will go",
-                print_size_roughly(held),
-                print_size(budget)
-            );
-            let command = case.command("cachesrv gc --dry-run");
-            findings.add(Finding::warning(LIMITS, message).with_command(command));
-        }
-    }
-    Ok(())
-}
-
-/// An artifact that is there and could not be stored again.
-fn largest(admin: &Admin, config: &Config, findings: &mut Findings) -> anyhow::Result<()> {
-    let allowed = config.limits.artifact_max_size_bytes;
-    let largest = admin.largest_entry_bytes(LOOK)?.unwrap_or(0);
-    if largest > allowed {
-        let message = format!(
-            "the largest artifact has {}, and limits.artifact_max_size is {}: when it is evicted, it cannot be stored \
-             again",
-            print_size_roughly(largest),
-            print_size(allowed)
-        );
-        let fix = set("limits.artifact_max_size", &whole_mib(largest));
-        findings.add(Finding::warning(LIMITS, message).with_advice(fix));
-    }
-    Ok(())
-}
-
-/// Not less, in MiB.
-fn whole_mib(bytes: u64) -> String {
-    print_size(bytes.next_multiple_of(1 << 20))
-}
-
-/// Isolated scopes that may not store anything more.
-fn quotas(admin: &Admin, case: &Case<'_>, findings: &mut Findings) -> anyhow::Result<()> {
-    let limits = &case.config.limits;
-    let (all, one) = (
-        limits.isolated_max_size_bytes,
-        limits.isolated_scope_max_size_bytes,
-    );
-    for above in admin.isolated_above(all, one)? {
-        let IsolatedUsage {
-            workspace,
-            scope,
-            size_bytes,
-        } = above;
-        let held = print_size_roughly(size_bytes);
-        let (message, command) = match scope {
-            Some(scope) => (
-                format!(
-                    "isolated scope '{scope}' of workspace '{workspace}' holds {held}, above \
-                     limits.isolated_scope_max_size ({}): it stores nothing more",
-                    print_size(one)
-                ),
-                format!("cachesrv purge --scope {scope} --workspace {workspace} --dry-run"),
-            ),
-            None => (
-                format!(
-                    "the isolated scopes of workspace '{workspace}' hold {held}, above limits.isolated_max_size ({}): \
-                     they store nothing more",
-                    print_size(all)
-                ),
-                format!("cachesrv scope list --workspace {workspace}"),
-            ),
-        };
-        findings.add(Finding::warning(LIMITS, message).with_command(case.command(&command)));
-    }
     Ok(())
 }
 
@@ -275,51 +170,6 @@ fn future(admin: &Admin, findings: &mut Findings) -> anyhow::Result<()> {
         ));
     }
     Ok(())
-}
-
-/// A log that stays long though nobody writes: somebody reads from it and does not end.
-fn long_log(db: &Path, log_bytes: u64, is_in_use: bool, findings: &mut Findings) {
-    let log = beside(db, "-wal");
-    if log_bytes <= LONG_LOG_BYTES {
-        findings.add(Finding::ok(
-            LOG,
-            format!(
-                "{} to be folded into the file",
-                print_size_roughly(log_bytes)
-            ),
-        ));
-        return;
-    }
-    let length = print_size_roughly(log_bytes);
-    if !is_in_use {
-        let message = format!(
-            "'{}' has {length}: a server was killed, and the next start folds it",
-            log.display()
-        );
-        findings.add(Finding::ok(LOG, message));
-        return;
-    }
-    let look = || {
-        log.metadata()
-            .ok()
-            .map(|log| (log.len(), log.modified().ok()))
-    };
-    let first = look();
-    thread::sleep(BETWEEN_LOOKS);
-    let second = look();
-    if first != second || second.is_none_or(|(bytes, _)| bytes <= LONG_LOG_BYTES) {
-        findings.add(Finding::ok(
-            LOG,
-            format!("'{}' is being written and folded", log.display()),
-        ));
-        return;
-    }
-    let message = format!(
-        "'{}' has {length} and does not shrink though nobody writes: some process reads the database and does not end",
-        log.display()
-    );
-    let finding = Finding::problem(LOG, message).with_command(format!("fuser -v {}", quoted(db)));
-    findings.add(finding.with_advice("end whatever that names beside cachesrv serve"));
 }
 
 fn backup(admin: &Admin, case: &Case<'_>, findings: &mut Findings) -> anyhow::Result<()> {

@@ -86,7 +86,7 @@ impl Finding {
     /// Texts come from files, servers and command lines: nothing of them may look like a line of ours, and
     /// no secret is repeated.
     fn made_safe(self) -> Self {
-        let safe = |text: String| escaped(&redacted(&text)).to_string();
+        let safe = |text: String| escaped(&redacted(&text));
         Self {
             message: safe(self.message),
             command: self.command.map(safe),
@@ -145,6 +145,12 @@ impl Findings {
         self.found[count..]
             .iter()
             .all(|finding| finding.level == Level::Ok)
+    }
+
+    /// Whether there is a problem of this check.
+    pub(super) fn has_problem(&self, check: &str) -> bool {
+        let is_it = |finding: &Finding| finding.level == Level::Problem && finding.check == check;
+        self.found.iter().any(is_it)
     }
 
     /// How many there are.

@@ -8,6 +8,8 @@ mod data;
 mod files;
 mod filesystem;
 mod finding;
+mod limits;
+mod log;
 mod round_trip;
 mod server;
 mod settings;
@@ -52,8 +54,11 @@ pub(super) fn run(resolution: &Resolution, args: &DoctorArgs) -> anyhow::Result<
     }
     if let Some(server) = server::check(&case, is_in_use, &mut findings) {
         match (&case.token, admin) {
-            (Some(token), _) => typed_token::check(&server, token, &mut findings),
-            (None, Some(admin)) => round_trip::check(&case, &server, *admin, &mut findings)?,
+            (Some(token), _) => typed_token::check(&server, token, &mut findings)?,
+            (None, Some(admin)) if can_write(&case, is_in_use, &mut findings) => {
+                round_trip::check(&case, &server, *admin, &mut findings)?;
+            }
+            (None, Some(_)) => {}
             (None, None) => findings.add(untried(&case)),
         }
     }
@@ -149,11 +154,34 @@ fn typed_token(is_needed: bool) -> anyhow::Result<Option<Zeroizing<String>>> {
     Ok(Some(text))
 }
 
+/// Whether tokens may be made for a round trip: in a database that is sound, and that the server has.
+fn can_write(case: &Case<'_>, is_in_use: bool, findings: &mut Findings) -> bool {
+    let db = case.db().display();
+    if !is_in_use {
+        let what = format!("no server has '{db}' open: the one that answers has another database");
+        let fix = "run doctor with the configuration of that server, whose log names its database";
+        findings.add(Finding::problem(steps::CHECK, what).with_advice(fix));
+        return false;
+    }
+    if findings.has_problem(data::CHECK) {
+        let what = "left out: tokens are made in sound databases only";
+        let verify = case.command("cachesrv verify");
+        findings.add(Finding::warning(steps::CHECK, what).with_command(verify));
+        return false;
+    }
+    true
+}
+
 /// Without a token and without a database nothing can be tried.
 fn untried(case: &Case<'_>) -> Finding {
-    let what = "left out: there is no database here to make tokens in, and no token was given";
     let url = case.target.as_ref().map_or("", Target::url);
-    Finding::warning("round trip", what).with_command(format!(
+    if case.is_here {
+        let what = "left out: without the database no tokens can be made";
+        let fix = "see what is wrong with the database above";
+        return Finding::warning(steps::CHECK, what).with_advice(fix);
+    }
+    let what = "left out: there is no database here to make tokens in, and no token was given";
+    Finding::warning(steps::CHECK, what).with_command(format!(
         "printf %s \"$TOKEN\" | cachesrv doctor --url {url} --token-stdin"
     ))
 }

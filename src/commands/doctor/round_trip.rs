@@ -8,15 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use rand::TryRng;
-use rand::rngs::SysRng;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::super::{Failure, note};
 use super::Case;
 use super::finding::{Finding, Findings};
 use super::server::Server;
-use super::steps::{CHECK, expect, same_bytes, same_length, shows_text};
+use super::steps::{CHECK, expect, random_bytes, random_word, same_bytes, same_length, shows_text};
 use crate::auth::{Authenticator, NewTokenText, Wish};
 use crate::cli::InWorkspace;
 use crate::http::Meaning;
@@ -26,7 +24,7 @@ use crate::store::{Access, Admin, Created, Name, ProbeName, WorkspaceId, now_ms}
 const LIFE: Duration = Duration::from_mins(5);
 
 /// More than one chunk, so that a download is put together.
-const BODY_BYTES_MAX: u64 = 300_000;
+const BODY_BYTES_MAX: usize = 300_000;
 
 /// Enough to be found where it should not be.
 const ISOLATED_BODY_BYTES_MAX: usize = 1024;
@@ -38,52 +36,72 @@ const IMPATIENT_EXIT_CODE: i32 = 130;
 pub(super) fn check(
     case: &Case<'_>,
     server: &Server,
-    mut admin: Admin,
+    admin: Admin,
     findings: &mut Findings,
 ) -> anyhow::Result<()> {
-    let name = server.workspace.as_deref().unwrap_or(InWorkspace::DEFAULT);
-    let workspace = admin
-        .workspace(name)
-        .context("cannot read the workspaces")?;
-    let Some(workspace) = workspace else {
-        let message =
-            format!("the URL names workspace '{name}', which this database does not have");
-        let command = case.command("cachesrv workspace list");
-        findings.add(Finding::problem(CHECK, message).with_command(command));
-        return Ok(());
-    };
     let interrupted = interrupted().context("cannot listen for signals")?;
-    sweep(&mut admin, workspace);
-    let mut trace = Trace::new(admin, workspace)?;
-    let tokens = trace.make_tokens().context("cannot make tokens")?;
-    let trip = Trip {
-        server,
-        tokens: &tokens,
-        name: &trace.name,
-        body: random_bytes(
-            case.config
-                .limits
-                .artifact_max_size_bytes
-                .min(BODY_BYTES_MAX),
-        )?,
-        interrupted: &interrupted,
-    };
-    let is_through = trip.run(findings).is_some();
-    trace.revoke().context("cannot revoke the tokens")?;
-    if is_through {
-        let outcome = server
-            .root
-            .get(&path("refused", &trace.name), Some(tokens.read.expose()));
-        let what = "a revoked token is refused on the next request";
-        expect(what, Meaning::NotAuthorized, outcome, findings);
+    if let Err(error) = make(case, server, admin, &interrupted, findings) {
+        let what = format!("it could not be made: {error:#}");
+        let verify = case.command("cachesrv verify");
+        findings.add(Finding::problem(CHECK, what).with_command(verify));
     }
-    trace
-        .remove()
-        .context("cannot remove what the round trip stored")?;
     if interrupted.load(Ordering::Relaxed) {
         return Err(Failure::new("interrupted; nothing of the round trip is left").into());
     }
     Ok(())
+}
+
+fn make(
+    case: &Case<'_>,
+    server: &Server,
+    mut admin: Admin,
+    interrupted: &AtomicBool,
+    findings: &mut Findings,
+) -> anyhow::Result<()> {
+    let Some(workspace) = workspace(case, server, &admin, findings)? else {
+        return Ok(());
+    };
+    sweep(&mut admin, workspace);
+    let mut trace = Trace::new(admin, workspace)?;
+    let tokens = trace.make_tokens().context("cannot make tokens")?;
+    let allowed_bytes = case.config.limits.artifact_max_size_bytes;
+    let body_bytes = usize::try_from(allowed_bytes).unwrap_or(usize::MAX);
+    let trip = Trip {
+        server,
+        tokens: &tokens,
+        name: &trace.name,
+        body: random_bytes(body_bytes.min(BODY_BYTES_MAX))?,
+        interrupted,
+    };
+    let is_through = trip.run(findings).is_some();
+    trace.revoke().context("cannot revoke the tokens")?;
+    if is_through {
+        let token = Some(tokens.read.expose());
+        let outcome = server.root.get(&path("refused", &trace.name), token);
+        let what = "a revoked token is refused on the next request";
+        expect(what, Meaning::NotAuthorized, outcome, findings);
+    }
+    trace.remove().context("cannot remove what it stored")
+}
+
+/// The workspace in which the tokens are made: the one that the URL asserts.
+fn workspace(
+    case: &Case<'_>,
+    server: &Server,
+    admin: &Admin,
+    findings: &mut Findings,
+) -> anyhow::Result<Option<WorkspaceId>> {
+    let name = server.workspace.as_deref().unwrap_or(InWorkspace::DEFAULT);
+    let found = admin
+        .workspace(name)
+        .context("cannot read the workspaces")?;
+    if found.is_none() {
+        let message =
+            format!("the URL names workspace '{name}', which this database does not have");
+        let command = case.command("cachesrv workspace list");
+        findings.add(Finding::problem(CHECK, message).with_command(command));
+    }
+    Ok(found)
 }
 
 /// Set by the first signal; the second one ends the process.
@@ -130,14 +148,10 @@ struct Trace {
 
 impl Trace {
     fn new(admin: Admin, workspace: WorkspaceId) -> anyhow::Result<Self> {
-        let word: String = random_bytes(8)?
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
         Ok(Self {
             admin,
             workspace,
-            name: ProbeName::new(&word).context("no name for the round trip")?,
+            name: ProbeName::new(&random_word()?).context("no name for the round trip")?,
             is_removed: false,
         })
     }
@@ -195,14 +209,6 @@ impl Drop for Trace {
             let _ = self.admin.remove_probe(self.workspace, &self.name);
         }
     }
-}
-
-fn random_bytes(count: u64) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = vec![0; count as usize];
-    SysRng
-        .try_fill_bytes(&mut bytes)
-        .context("no random bytes from the operating system")?;
-    Ok(bytes)
 }
 
 /// Where an entry of the trip is.

@@ -66,6 +66,11 @@ pub(super) fn check(case: &Case<'_>, is_in_use: bool, findings: &mut Findings) -
 /// What a client that could not connect should try.
 fn no_answer(case: &Case<'_>, target: &Target, why: &NoAnswer, is_in_use: bool) -> Finding {
     let url = target.url();
+    // What the resolver says has no kind of its own.
+    let why = match why {
+        NoAnswer::Broken(_) if !target.has_address() => &NoAnswer::NoSuchHost,
+        why => why,
+    };
     if matches!(why, NoAnswer::Broken(_) | NoAnswer::TimedOut)
         && !target.is_tls()
         && certificate::shown_by(target).is_ok()

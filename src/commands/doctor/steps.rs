@@ -1,5 +1,9 @@
 //! Steps of a round trip: what is asked, what the answer should mean, and what to do when it does not.
 
+use anyhow::Context;
+use rand::TryRng;
+use rand::rngs::SysRng;
+
 use super::super::probe::{Answer, NoAnswer};
 use super::finding::{Finding, Findings};
 use crate::http::Meaning;
@@ -8,6 +12,22 @@ pub(super) const CHECK: &str = "round trip";
 
 /// The type without which Nx shows nothing of a refusal to its user.
 const SHOWN_TYPE: &str = "text/plain";
+
+/// Bytes that nobody stored before.
+pub(super) fn random_bytes(count: usize) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = vec![0; count];
+    SysRng
+        .try_fill_bytes(&mut bytes)
+        .context("no random bytes from the operating system")?;
+    Ok(bytes)
+}
+
+/// 16 characters that nobody chose before.
+pub(super) fn random_word() -> anyhow::Result<String> {
+    let mut number = [0; 8];
+    number.copy_from_slice(&random_bytes(8)?);
+    Ok(format!("{:016x}", u64::from_be_bytes(number)))
+}
 
 /// An answer that means what it should, after which the next step makes sense.
 pub(super) type Step = Option<Answer>;

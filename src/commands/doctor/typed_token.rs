@@ -1,39 +1,25 @@
 //! A round trip with a token that somebody gave, from a machine that has no database: it does what that token
 //! may do. What it stores cannot be removed from here, so it is small, and said.
 
-use anyhow::Context;
-use rand::TryRng;
-use rand::rngs::SysRng;
 use zeroize::Zeroizing;
 
 use super::finding::{Finding, Findings};
 use super::server::Server;
-use super::steps::{CHECK, expect, same_bytes, shows_text};
+use super::steps::{CHECK, expect, random_bytes, random_word, same_bytes, shows_text};
 use crate::http::Meaning;
 
 /// Large enough to be an artifact, small enough to stay.
 const BODY_BYTES: usize = 1024;
 
 /// Tries the token.
-pub(super) fn check(server: &Server, token: &Zeroizing<String>, findings: &mut Findings) {
-    match random_body() {
-        Ok((word, body)) => {
-            ask(server, token, &format!("doctor-{word}"), &body, findings);
-        }
-        Err(error) => findings.add(
-            Finding::problem(CHECK, format!("{error:#}"))
-                .with_advice("try again when the system has started"),
-        ),
-    }
-}
-
-fn random_body() -> anyhow::Result<(String, Vec<u8>)> {
-    let mut body = vec![0; BODY_BYTES];
-    SysRng
-        .try_fill_bytes(&mut body)
-        .context("no random bytes from the operating system")?;
-    let word = body[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok((word, body))
+pub(super) fn check(
+    server: &Server,
+    token: &Zeroizing<String>,
+    findings: &mut Findings,
+) -> anyhow::Result<()> {
+    let hash = format!("doctor-{}", random_word()?);
+    ask(server, token, &hash, &random_bytes(BODY_BYTES)?, findings);
+    Ok(())
 }
 
 /// The questions, in order; none where one failed on which others stand.
