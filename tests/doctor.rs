@@ -138,6 +138,14 @@ fn chmod(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).expect("a mode");
 }
 
+/// Waits until a server has folded its log, as it does when it is quiet.
+fn log_is_folded(dir: &Dir) {
+    eventually("the log is folded", || {
+        let log = dir.join("cachesrv.db-wal").metadata();
+        log.is_ok_and(|log| log.len() == 0).then_some(())
+    });
+}
+
 /// The lines of a text that do not depend on the machine.
 fn without_machine(text: &str) -> String {
     let of_machine = ["disk: ", "file system: "];
@@ -195,11 +203,7 @@ fn a_server_that_is_well_is_told_in_lines_and_the_exit_code_is_0() {
     let server = Server::start(&dir);
     let url = format!("http://{}", server.address());
     let listen = format!("listen={}", server.address());
-    // The log is folded when it is quiet.
-    eventually("the log is folded", || {
-        let log = dir.join("cachesrv.db-wal").metadata();
-        log.is_ok_and(|log| log.len() == 0).then_some(())
-    });
+    log_is_folded(&dir);
     let outcome = dir.cli(&["doctor", "--set", &listen]);
     let trip = ROUND_TRIP
         .map(|line| {
@@ -1506,6 +1510,44 @@ problem  server: http://127.0.0.1:1 does not answer: the connection is refused
 "
     );
     assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(1), ""));
+}
+
+#[test]
+fn the_readme_shows_what_doctor_says() {
+    let dir = Dir::new();
+    let token = dir.token_with(&["--write", "--name", "ci-main"]);
+    chmod(&dir.db(), 0o644);
+    dir.evidence().exempt_mode("cachesrv.db");
+    dir.evidence().exempt_mode("cachesrv.db-wal");
+    dir.evidence().exempt_mode("cachesrv.db-shm");
+    let server = Server::start(&dir);
+    log_is_folded(&dir);
+    let listen = format!("listen={}", server.address());
+    let stdout = dir.cli(&["doctor", "--set", &listen]).stdout;
+    // SQLite gives the files beside the database its mode.
+    let beside = [
+        "-wal' may",
+        "chmod 600 cachesrv.db-wal",
+        "-shm' may",
+        "chmod 600 cachesrv.db-shm",
+    ];
+    let mut said = String::new();
+    for line in stdout.split_inclusive('\n') {
+        if !beside.iter().any(|other| line.contains(other)) {
+            said.push_str(line);
+        }
+    }
+    let said = without_machine(&said)
+        .replace(&token.id, "KwXM2ag3eYfd")
+        .replace(&server.address().to_string(), "127.0.0.1:8787")
+        .replace(", 1 setting by a variable or flag", "");
+    let (said, _) = said.rsplit_once("\n\n").expect("a verdict");
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    let readme = fs::read_to_string(readme).expect("README.md");
+    assert!(
+        without_machine(&readme).contains(said),
+        "README.md lacks these lines, as they stand:\n\n{said}"
+    );
 }
 
 #[test]
