@@ -3,11 +3,13 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, mpsc};
 
 use serde_json::Value;
 use support::dir::{BINARY, run};
@@ -409,6 +411,65 @@ fn what_a_proxy_does_to_answers_is_found() {
 }
 
 #[test]
+fn a_server_that_stores_and_serves_for_everybody_is_found_out() {
+    let dir = with_token();
+    let _server = Server::start(&dir);
+    let stored = Mutex::new(HashSet::new());
+    let fake = like_ours(move |asked| {
+        let mut stored = stored.lock().expect("one at a time");
+        if asked.method == "PUT" {
+            stored.insert(asked.path.clone());
+        }
+        if stored.contains(&asked.path) {
+            ("200 OK".to_owned(), "other bytes".to_owned())
+        } else {
+            ("404 Not Found".to_owned(), String::new())
+        }
+    });
+    let report = doctor(&dir, &["--url", &fake.url()]);
+    let bad = report.bad("round trip");
+    let messages: Vec<&str> = bad.iter().map(|found| found.message.as_str()).collect();
+    assert_eq!(
+        messages,
+        [
+            "not so: a download has the bytes that were stored; they differ",
+            "not so: HEAD tells its length; it does not",
+            "not so: an entry is not replaced; the answer is 200, 'other bytes'",
+            "not so: a read token may not upload; the answer is 200, 'other bytes'",
+            "not so: a token that nobody made is refused; the answer is 200, 'other bytes'",
+            "not so: what it stored is a miss for the trusted scope; the answer is 200, 'other bytes'",
+            "not so: a revoked token is refused on the next request; the answer is 200, 'other bytes'",
+        ]
+    );
+    assert!(
+        bad.iter()
+            .all(|found| found.level == "problem" && found.advice.is_some())
+    );
+    nothing_is_left(&dir);
+}
+
+#[test]
+fn a_body_that_is_encoded_on_its_way_is_found() {
+    let dir = with_token();
+    let _server = Server::start(&dir);
+    let is_stored = AtomicBool::new(false);
+    let fake = like_ours(move |asked| match asked.method.as_str() {
+        "PUT" if !is_stored.swap(true, Ordering::Relaxed) => ("200 OK".to_owned(), String::new()),
+        "GET" if is_stored.load(Ordering::Relaxed) => (
+            "200 OK\r\nContent-Encoding: gzip".to_owned(),
+            "?".to_owned(),
+        ),
+        _ => ("404 Not Found".to_owned(), String::new()),
+    });
+    let report = doctor(&dir, &["--url", &fake.url()]);
+    let first = report.bad("round trip")[0];
+    assert_eq!(
+        first.message,
+        "not so: a download has the bytes that were stored; it was encoded on its way, which Nx does not undo"
+    );
+}
+
+#[test]
 fn a_refusal_that_nx_would_not_show_is_found() {
     let dir = Dir::new();
     let fake = like_ours(|_| {
@@ -435,7 +496,7 @@ fn a_refusal_that_nx_would_not_show_is_found() {
 fn stalling() -> (Fake, mpsc::Receiver<()>, mpsc::Sender<()>) {
     let (reached, is_reached) = mpsc::channel();
     let (go, may_go) = mpsc::channel();
-    let may_go = std::sync::Mutex::new(may_go);
+    let may_go = Mutex::new(may_go);
     let fake = like_ours(move |_| {
         let _ = reached.send(());
         let _ = may_go.lock().expect("one at a time").recv();
