@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 use support::dir::{BINARY, run};
-use support::passed::{FOR_US, command, is_open, listener, shared, start};
+use support::passed::{FOR_US, UNUSABLE, command, is_open, listener, shared, start};
 use support::raw::Raw;
 use support::{Authority, Dir, Random, Server, Token, client, eventually, noise, secure};
 

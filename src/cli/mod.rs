@@ -20,7 +20,7 @@ mod workspace;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueHint};
 
 use crate::config;
 
@@ -92,7 +92,7 @@ pub struct Options {
     ///
     /// One SQLite file holds all artifacts and tokens. `serve` and `token create` make it when it does not
     /// exist. Short for `--set db=FILE`.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub db: Option<String>,
 
     /// Change any setting, as often as needed: --set limits.idle_timeout=100s
@@ -236,9 +236,40 @@ Examples:
     Verify(VerifyArgs),
 
     /// Find what is wrong with the configuration, the machine or the server
+    #[command(
+        long_about = "Find what is wrong with the configuration, the files, the machine or the server, each with its \
+                      remedy.\n\nIt reads the configuration that the server reads, so run it as the same user with the \
+                      same file and variables. When the server answers, it makes tokens that live for minutes, stores, \
+                      reads and is refused as builds are, and removes what it made.\n\nWithout a database at hand, on a \
+                      laptop say, --url tries a server with a token that it asks for or reads from stdin. What a write \
+                      token stores then stays until it is evicted.\n\nExit codes: 0 no problem, warnings perhaps; 1 \
+                      problems; 2 the command line or the configuration is wrong.",
+        after_long_help = "\
+Examples:
+  cachesrv doctor
+  cachesrv doctor --config /etc/cachesrv.toml --json
+  cachesrv doctor --url https://cache.example        the way that builds take
+  cachesrv doctor --url https://cache.example/s/pr-1 --token-stdin < token.txt
+  cachesrv doctor --url https://cache.example --ca company-ca.pem"
+    )]
     Doctor(DoctorArgs),
 
     /// Exit 0 if the server answers, 1 if not
+    #[command(
+        long_about = "Exit 0 if the server answers within 5 seconds, 1 if not: for containers without a shell.\n\nIt \
+                      reads the configuration that the server reads and asks at the address in `listen`, or over the \
+                      loopback interface where that is 0.0.0.0 or [::]. Nothing is printed when the server answers.\n\nIt \
+                      asks /healthz, whether the server is alive, for whoever runs containers may restart what is \
+                      unhealthy. A restart frees no disk, and meanwhile builds are refused. With --ready it asks \
+                      /readyz: whether the database answers, the disk is above its floor and the server is not shutting \
+                      down.",
+        after_long_help = "\
+Examples:
+  cachesrv healthcheck
+  cachesrv healthcheck --ready
+  cachesrv healthcheck --config /etc/cachesrv.toml
+  cachesrv healthcheck --url http://127.0.0.1:8787"
+    )]
     Healthcheck(HealthcheckArgs),
 
     /// Look at the configuration
@@ -250,7 +281,36 @@ Examples:
     Config(ConfigArgs),
 
     /// Print completions for a shell
+    #[command(
+        long_about = "Print completions for a shell on stdout.",
+        after_long_help = "\
+Examples:
+  cachesrv completions bash > ~/.local/share/bash-completion/completions/cachesrv
+  cachesrv completions zsh > ~/.zfunc/_cachesrv
+  cachesrv completions fish > ~/.config/fish/completions/cachesrv.fish
+  cachesrv completions elvish > ~/.config/elvish/lib/cachesrv.elv
+  cachesrv completions powershell > cachesrv.ps1
+
+What else the shells need, once:
+  bash        the package bash-completion
+  zsh         in ~/.zshrc, before compinit: fpath=(~/.zfunc $fpath)
+  elvish      in ~/.config/elvish/rc.elv: use cachesrv
+  powershell  in the file that $PROFILE names: . ./cachesrv.ps1 with its full path
+
+For all users: /usr/share/bash-completion/completions/cachesrv,
+/usr/share/zsh/site-functions/_cachesrv, /usr/share/fish/vendor_completions.d/cachesrv.fish"
+    )]
     Completions(CompletionsArgs),
+
+    /// Print the man page, or write the pages of all commands into a directory
+    #[command(
+        hide = true,
+        after_long_help = "\
+Examples:
+  cachesrv man > cachesrv.1
+  cachesrv man /usr/local/share/man/man1"
+    )]
+    Man(ManArgs),
 }
 
 /// `cachesrv serve`

@@ -7,7 +7,7 @@
 use std::error::Error;
 use std::fmt;
 
-use super::ReaderGone;
+use super::{ReaderGone, Told};
 use crate::auth::token::redacted;
 use crate::telemetry::escaped;
 
@@ -108,11 +108,15 @@ pub struct Report {
 impl Report {
     /// Reads the whole chain; the outermost hint wins.
     pub fn of(error: &anyhow::Error) -> Self {
+        let silent = |exit| Self {
+            lines: Vec::new(),
+            exit,
+        };
         if error.chain().any(<dyn Error>::is::<ReaderGone>) {
-            return Self {
-                lines: Vec::new(),
-                exit: 0,
-            };
+            return silent(0);
+        }
+        if error.chain().any(<dyn Error>::is::<Told>) {
+            return silent(FAILED);
         }
         let failures: Vec<&Failure> = error
             .chain()
@@ -215,6 +219,12 @@ mod tests {
                 exit: 0
             }
         );
+    }
+
+    #[test]
+    fn what_was_told_on_stdout_is_not_said_again() {
+        let report = Report::of(&anyhow::Error::new(Told));
+        assert_eq!((report.lines().len(), report.exit_code()), (0, 1));
     }
 
     #[test]

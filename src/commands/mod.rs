@@ -14,7 +14,9 @@ mod doctor;
 mod failure;
 mod gc;
 mod healthcheck;
+mod man;
 mod monitor;
+mod probe;
 mod progress;
 mod purge;
 mod restore;
@@ -80,9 +82,9 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Healthcheck(args) => {
             healthcheck::run(&resolve(&flags(&cli.options, &args.options)?)?, args)
         }
-        Command::Completions(args) => {
-            completions::run(&resolve(&flags(&cli.options, &args.options)?)?, args)
-        }
+        // Neither has a configuration: whoever builds a package has none.
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
         Command::Config(args) => config::run(&cli.options, &args.command),
     }
 }
@@ -112,6 +114,11 @@ pub fn note(text: &str) {
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("stdout was closed")]
 pub struct ReaderGone;
+
+/// What is to be said stands on stdout already: `main` says nothing more, and the exit code is 1.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("it was said on stdout")]
+pub struct Told;
 
 /// The configuration by flags, environment and file.
 fn resolve(flags: &Flags) -> anyhow::Result<Resolution> {

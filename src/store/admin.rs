@@ -112,7 +112,8 @@ impl Admin {
         Ok((found == schema::VERSION).then_some(admin))
     }
 
-    fn connect_raw(path: &Path) -> Result<Self, OpenError> {
+    /// Opens it whatever its schema is.
+    pub(super) fn connect_raw(path: &Path) -> Result<Self, OpenError> {
         let connection = connection::open(path, Role::Admin, PROFILE)
             .map_err(|error| schema::open_error(path, error))?;
         Ok(Self {

@@ -42,7 +42,8 @@ pub(super) fn is_taken(connection: &Connection, new: &NewArtifact) -> Result<boo
     Ok(false)
 }
 
-fn from_row(row: &Row<'_>, kind: ScopeKind) -> rusqlite::Result<Artifact> {
+/// `kind` is known from the look-up, or does not matter.
+pub(super) fn from_row(row: &Row<'_>, kind: ScopeKind) -> rusqlite::Result<Artifact> {
     Ok(Artifact {
         id: row.get(0)?,
         kind,

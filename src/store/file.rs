@@ -134,7 +134,8 @@ pub(super) fn hand_over(file: &File, path: &Path) {
     }
 }
 
-fn content(file: &File, path: &Path) -> Result<Content, OpenError> {
+/// What the first bytes of an open file say.
+pub(super) fn content(file: &File, path: &Path) -> Result<Content, OpenError> {
     let mut header = [0; HEADER_BYTES];
     let length_bytes = file
         .read_at(&mut header, 0)
@@ -150,6 +151,19 @@ fn content(file: &File, path: &Path) -> Result<Content, OpenError> {
     Ok(Content::Ours {
         schema_version: field(header, 60),
     })
+}
+
+/// How long the file should be by its header, in bytes; 0 where the header does not say.
+pub(super) fn promised_bytes(file: &File) -> std::io::Result<u64> {
+    let mut header = [0; HEADER_BYTES];
+    file.read_exact_at(&mut header, 0)?;
+    // The count of pages is valid where it was written with the last change.
+    let is_valid = field(&header, 24) == field(&header, 92);
+    let page_bytes = match u64::from(field(&header, 16) >> 16) {
+        1 => 65536,
+        bytes => bytes,
+    };
+    Ok(u64::from(is_valid) * page_bytes * u64::from(field(&header, 28)))
 }
 
 /// The big-endian number at `offset` of the header.

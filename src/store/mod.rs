@@ -11,6 +11,7 @@ mod checkpointer;
 mod chunks;
 mod cleaner;
 mod connection;
+mod diagnosis;
 mod error;
 mod eviction;
 mod figures;
@@ -22,6 +23,7 @@ mod life;
 mod model;
 mod name;
 mod observer;
+mod probe;
 mod purge;
 mod quota;
 mod read_times;
@@ -52,6 +54,9 @@ pub use buffers::{Buffer, BufferPool};
 pub use catalog::{Entry, ScopeChoice, ScopeRecord, ScopeUsage, Selection};
 pub use chunks::{ARTIFACT_BYTES_MAX, CHUNK_BYTES};
 pub use connection::Synchronous;
+pub use diagnosis::{
+    AsItIs, FileLook, IsolatedUsage, LastBackup, NewestTime, Soundness, StoredSums, look_at_file,
+};
 pub use error::{OpenError, StoreError};
 pub use eviction::{Budget, Evicted, EvictionLimits, Used};
 pub use figures::{EvictionSum, Figures, Held};
@@ -64,6 +69,7 @@ pub use model::{
 };
 pub use name::{Name, NotAName, SECRETS_BEGIN};
 pub use observer::{Event, Observer};
+pub use probe::ProbeName;
 pub use purge::{Purge, PurgeProgress, Purged, Sum};
 pub use quota::IsolatedLimits;
 pub use reader::Reader;

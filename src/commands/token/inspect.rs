@@ -1,17 +1,10 @@
 //! `cachesrv token inspect`: which token is this, is it alive, what may it do. The secret comes from stdin,
 //! never from the command line, and is wiped when it was looked at.
 
-use std::fs::File;
-use std::io::{self, IsTerminal, Read, Write};
-use std::os::fd::AsFd;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-
 use anyhow::Context;
 use serde::Serialize;
-use signal_hook::consts::SIGINT;
-use zeroize::Zeroizing;
 
+use super::super::secret::{ask_for_token, not_a_token, without_scheme};
 use super::super::time::date;
 use super::super::{Failure, database, print};
 use super::list::Listed;
@@ -21,14 +14,11 @@ use crate::cli::TokenInspectArgs;
 use crate::config::Config;
 use crate::store::{Access, Admin, TokenRecord, TokenState, now_ms};
 
-/// No more than this is read, in bytes: a token has 67 characters.
-const INPUT_MAX_LEN: usize = 1024;
-
 /// Runs the command.
 pub(super) fn run(config: &Config, args: &TokenInspectArgs) -> anyhow::Result<()> {
     // Before a person is asked for a secret that could not be looked up.
     let admin = database::open(config)?;
-    let presented = parse(&input()?)?;
+    let presented = parse(&ask_for_token()?)?;
     let token = verified(&admin, config, &presented)?;
     let successor = match token.replaced_by {
         Some(by) => admin.token_by_row(by).context("cannot read the token")?,
@@ -46,74 +36,14 @@ pub(super) fn run(config: &Config, args: &TokenInspectArgs) -> anyhow::Result<()
     print(&report(&token, successor, &inspected))
 }
 
-/// What was typed or piped.
-fn input() -> anyhow::Result<Zeroizing<Vec<u8>>> {
-    if io::stdin().is_terminal() {
-        typed().context("cannot read the token from the terminal")
-    } else {
-        piped().context("cannot read the token from stdin")
-    }
-}
-
-/// Asked for without showing it.
-fn typed() -> io::Result<Zeroizing<Vec<u8>>> {
-    // Ctrl-C would end the process before the terminal shows again what is typed; so it ends the question.
-    let interrupted = Arc::new(AtomicBool::new(false));
-    signal_hook::flag::register(SIGINT, interrupted)?;
-    let _ = write!(io::stderr(), "token (it is not shown): ");
-    match rpassword::read_password().map(Zeroizing::new) {
-        Ok(mut typed) => Ok(Zeroizing::new(std::mem::take(&mut *typed).into_bytes())),
-        // Ctrl-D.
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            let _ = writeln!(io::stderr());
-            Ok(Zeroizing::default())
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Read past the buffer that the standard library keeps for stdin: nobody would wipe it.
-fn piped() -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut stdin = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let mut input = Zeroizing::new(vec![0; INPUT_MAX_LEN + 1]);
-    let mut length = 0;
-    while length < input.len() {
-        match stdin.read(&mut input[length..]) {
-            Ok(0) => break,
-            Ok(count) => length += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    input.truncate(length);
-    Ok(input)
-}
-
 /// The token, with white space around it or not, and as the header has it or not.
 fn parse(input: &[u8]) -> Result<PresentedToken, Failure> {
-    let text = input.trim_ascii();
-    if text.is_empty() {
+    let token = without_scheme(input);
+    if token.is_empty() {
         let pipe = "printf %s \"$TOKEN\" | cachesrv token inspect";
         return Err(Failure::new("there is no token to look at").hint(pipe));
     }
-    let token = match text.split_first_chunk::<7>() {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"Bearer ") => {
-            token.trim_ascii_start()
-        }
-        _ => text,
-    };
-    PresentedToken::parse(token).map_err(|refusal| {
-        Failure::new(match refusal {
-            Refusal::BadCheck => {
-                "this token was mistyped or cut short, its check digits are wrong: copy the whole line that \
-                 `cachesrv token create` printed"
-            }
-            _ => {
-                "this is not a token: one is the whole line that `cachesrv token create` printed, and begins \
-                 with csrv_"
-            }
-        })
-    })
+    PresentedToken::parse(token).map_err(not_a_token)
 }
 
 /// The record of the token, if the secret is the right one; dead or alive.
