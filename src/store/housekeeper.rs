@@ -29,6 +29,10 @@ const READ_TIMES_TICKS: u64 = 5;
 /// Entries that one job evicts at the most: each changes a page of the table and of two indexes.
 const EVICTION_ROWS: usize = 128;
 
+/// Jobs of eviction for each kind in one tick at the most: whoever stores small entries as fast as others go
+/// must not keep everything else waiting.
+const EVICTION_JOBS_MAX: usize = 64;
+
 /// Steps by which the file is shrunk in one tick at the most, while no other bulk job waits: 128 MiB.
 const SHRINK_STEPS_MAX: usize = 64;
 
@@ -105,7 +109,7 @@ impl Chores {
         self.leftovers.condemn(&self.writer, cleaner::WAIT);
         if state.ticks.is_multiple_of(READ_TIMES_TICKS) {
             // What could not be written stays for the next time.
-            let _ = self.read_times.flush(&self.writer);
+            let _ = self.read_times.flush(&self.writer, cleaner::WAIT);
         }
         self.usage.flush_if_due(&self.writer, cleaner::WAIT);
         self.evict(state, stop);
@@ -146,23 +150,28 @@ impl Chores {
             return Ok(());
         }
         // The order is to be that of now.
-        self.read_times.flush(&self.writer)?;
+        self.read_times.flush(&self.writer, cleaner::WAIT)?;
         let Some([mut isolated, mut trusted]) = self.run(Weight::Small(0), plan)? else {
             return Ok(());
         };
-        self.evict_kind(&mut isolated, evicted, stop)?;
-        trusted.follow(&isolated);
-        self.evict_kind(&mut trusted, evicted, stop)
+        if self.evict_kind(&mut isolated, evicted, stop)? {
+            trusted.follow(&isolated);
+        }
+        self.evict_kind(&mut trusted, evicted, stop)?;
+        Ok(())
     }
 
-    /// One batch a job, so that others take turns with it.
+    /// One batch a job, so that others take turns with it; whether the course is at its end.
     fn evict_kind(
         &self,
         course: &mut Course,
         evicted: &mut Evicted,
         stop: &Stop,
-    ) -> Result<(), StoreError> {
-        while !stop.is_set() {
+    ) -> Result<bool, StoreError> {
+        for _ in 0..EVICTION_JOBS_MAX {
+            if stop.is_set() {
+                return Ok(false);
+            }
             let mut next = *course;
             let (after, some) = self.run(Weight::Bulk, move |connection| {
                 let some = eviction::evict_some(connection, &mut next, EVICTION_ROWS, now_ms())?;
@@ -170,11 +179,11 @@ impl Chores {
             })?;
             *course = after;
             if some == Evicted::default() {
-                break;
+                return Ok(true);
             }
             evicted.add(&some);
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Gives free pages back to the disk: a step in each tick, more while nobody waits.
@@ -209,8 +218,8 @@ impl Chores {
     /// What must not be lost when the server stops.
     fn finish(&self) {
         self.leftovers.condemn(&self.writer, STOP_WAIT);
-        let _ = self.read_times.flush(&self.writer);
         self.usage.flush(&self.writer, STOP_WAIT);
+        let _ = self.read_times.flush(&self.writer, STOP_WAIT);
     }
 }
 

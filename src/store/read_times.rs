@@ -8,10 +8,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::error::StoreError;
-use super::model::Artifact;
+use super::model::{Artifact, ScopeKind};
 use super::ticket::Weight;
 use super::writer::{Writer, deadline};
-use super::{artifacts, cleaner, now_ms};
+use super::{artifacts, now_ms};
 
 /// How precise the time of a read is for old entries: one write for each that is read all the time.
 const RESOLUTION: Duration = Duration::from_mins(10);
@@ -19,16 +19,23 @@ const RESOLUTION: Duration = Duration::from_mins(10);
 /// Younger entries are noted more precisely: to this part of their age.
 const RESOLUTION_PARTS: u64 = 16;
 
-/// Entries that are remembered until they are written: 1 MiB. Further ones look older than they are.
-const NOTED_MAX: usize = 32_768;
+/// Entries of each kind that are remembered until they are written: half a MiB. Further ones look older than
+/// they are. The kinds are apart: what isolated clients read must not displace a note on a trusted entry.
+const NOTED_MAX: usize = 16_384;
 
 /// Entries that one job writes. Each changes a page of the table and one or two of the index, 32 KiB of
 /// log and more; so that is two batches of an upload.
 const BATCH_ROWS: usize = 64;
 
-/// Times of reads that are not in the database yet, by the ids of artifacts.
+/// Times of reads that are not in the database yet.
 #[derive(Debug, Default)]
-pub(super) struct ReadTimes(Mutex<HashMap<i64, i64>>);
+pub(super) struct ReadTimes {
+    trusted: Mutex<Noted>,
+    isolated: Mutex<Noted>,
+}
+
+/// By the ids of artifacts.
+type Noted = HashMap<i64, i64>;
 
 impl ReadTimes {
     /// Notes that an artifact was read just now, unless the database knows it precisely enough.
@@ -43,16 +50,26 @@ impl ReadTimes {
         if now_ms.abs_diff(artifact.read_at_ms) <= resolution_ms {
             return;
         }
-        let mut noted = self.lock();
+        let mut noted = self.lock(artifact.kind);
         if noted.len() < NOTED_MAX || noted.contains_key(&artifact.id) {
             noted.insert(artifact.id, now_ms);
         }
     }
 
-    /// Writes what was noted, one bounded job after the other; what cannot be written stays for the next
-    /// time.
-    pub fn flush(&self, writer: &Writer) -> Result<(), StoreError> {
-        let mut noted: Vec<(i64, i64)> = self.lock().drain().collect();
+    /// Writes what was noted, one bounded job after the other, waiting so long for each; what cannot be
+    /// written stays for the next time.
+    pub fn flush(&self, writer: &Writer, wait: Duration) -> Result<(), StoreError> {
+        self.flush_kind(ScopeKind::Trusted, writer, wait)?;
+        self.flush_kind(ScopeKind::Isolated, writer, wait)
+    }
+
+    fn flush_kind(
+        &self,
+        kind: ScopeKind,
+        writer: &Writer,
+        wait: Duration,
+    ) -> Result<(), StoreError> {
+        let mut noted: Vec<(i64, i64)> = self.lock(kind).drain().collect();
         // Neighbours in the table share pages.
         noted.sort_unstable();
         let mut batches = noted.chunks(BATCH_ROWS);
@@ -63,16 +80,16 @@ impl ReadTimes {
                     artifacts::note_read(connection, id, read_at_ms)
                 })
             });
-            if let Err(error) = ticket.wait(deadline(cleaner::WAIT)) {
-                self.put_back(batch.iter().chain(batches.flatten()));
+            if let Err(error) = ticket.wait(deadline(wait)) {
+                self.put_back(kind, batch.iter().chain(batches.flatten()));
                 return Err(error);
             }
         }
         Ok(())
     }
 
-    fn put_back<'n>(&self, rows: impl Iterator<Item = &'n (i64, i64)>) {
-        let mut noted = self.lock();
+    fn put_back<'n>(&self, kind: ScopeKind, rows: impl Iterator<Item = &'n (i64, i64)>) {
+        let mut noted = self.lock(kind);
         for &(id, read_at_ms) in rows {
             if noted.len() < NOTED_MAX {
                 noted.entry(id).or_insert(read_at_ms);
@@ -80,16 +97,19 @@ impl ReadTimes {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<i64, i64>> {
+    fn lock(&self, kind: ScopeKind) -> MutexGuard<'_, Noted> {
+        let noted = match kind {
+            ScopeKind::Trusted => &self.trusted,
+            ScopeKind::Isolated => &self.isolated,
+        };
         // Nothing here can panic while it holds the lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::ScopeKind;
 
     const MINUTE_MS: i64 = 60_000;
 
@@ -106,7 +126,7 @@ mod tests {
     fn is_noted(artifact: &Artifact, now_ms: i64) -> bool {
         let times = ReadTimes::default();
         times.note_at(artifact, now_ms);
-        times.lock().get(&7) == Some(&now_ms)
+        times.lock(ScopeKind::Trusted).get(&7) == Some(&now_ms)
     }
 
     #[test]
@@ -145,7 +165,7 @@ mod tests {
                 10_000,
             );
         }
-        assert_eq!(times.lock().len(), NOTED_MAX);
+        assert_eq!(times.lock(ScopeKind::Trusted).len(), NOTED_MAX);
         times.note_at(
             &Artifact {
                 id: 3,
@@ -153,6 +173,23 @@ mod tests {
             },
             20_000,
         );
-        assert_eq!(times.lock().get(&3), Some(&20_000));
+        assert_eq!(times.lock(ScopeKind::Trusted).get(&3), Some(&20_000));
+    }
+
+    #[test]
+    fn reads_of_isolated_entries_displace_no_note_on_a_trusted_one() {
+        let times = ReadTimes::default();
+        for id in 0..2 * NOTED_MAX as i64 {
+            let kind = ScopeKind::Isolated;
+            let isolated = Artifact {
+                id,
+                kind,
+                ..artifact(0, 0)
+            };
+            times.note_at(&isolated, 10_000);
+        }
+        times.note_at(&artifact(0, 0), 10_000);
+        assert_eq!(times.lock(ScopeKind::Trusted).get(&7), Some(&10_000));
+        assert_eq!(times.lock(ScopeKind::Isolated).len(), NOTED_MAX);
     }
 }

@@ -75,6 +75,16 @@ impl SmallDisk {
         while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
     }
 
+    /// Takes all but some of what is left of the disk.
+    pub fn fill_but(&self, left_bytes: u64) {
+        self.fill();
+        let rest = self.disk.join("rest");
+        let length = std::fs::metadata(&rest).expect("a file").len();
+        let file = std::fs::File::options().write(true).open(rest);
+        let file = file.expect("a file");
+        file.set_len(length - left_bytes).expect("a shorter file");
+    }
+
     pub fn free(&self, name: &str) {
         std::fs::remove_file(self.disk.join(name)).expect("a file removed");
     }

@@ -99,7 +99,7 @@ impl Gauges {
                 "cachesrv_up",
                 "1 if the database answered this scrape; at 0 what it would say is missing.",
             )?,
-            connections: live.gauge("cachesrv_connections", "Open connections.")?,
+            connections: live.gauge("cachesrv_connections", "Open connections to the address of the cache.")?,
             threads: live.gauge("cachesrv_threads", "Threads of the process.")?,
             argon2_runs: live.counter(
                 "cachesrv_argon2_runs_total",
