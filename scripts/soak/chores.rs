@@ -226,7 +226,7 @@ fn questions(world: &World) {
         ask(world, &mut wire, "/healthz", &[200]);
         // 503 while it shuts down.
         ask(world, &mut wire, "/readyz", &[200, 503]);
-        if let Some(text) = ask(world, &mut wire, "/metrics", &[200, 404])
+        if let Some(text) = ask(world, &mut wire, "/metrics", &[200])
             && !text.lines().all(is_metric)
         {
             world.breaks("/metrics is not what Prometheus reads");
