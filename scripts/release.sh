@@ -59,12 +59,10 @@ for file in cachesrv.service cachesrv.socket cachesrv.toml Containerfile; do
     cp "scripts/packaging/$file" "$dist/$name/"
 done
 mkdir "$dist/$name/man" "$dist/$name/completions"
-if "$binary" --help | grep -q '^  man '; then
-    "$binary" man "$dist/$name/man"
-    for shell in bash fish zsh; do
-        "$binary" completions "$shell" >"$dist/$name/completions/cachesrv.$shell"
-    done
-fi
+"$binary" man "$dist/$name/man"
+for shell in bash fish zsh; do
+    "$binary" completions "$shell" >"$dist/$name/completions/cachesrv.$shell"
+done
 cp "$binary" scripts/packaging/Containerfile "$dist/container/"
 
 # Sorted, without owners and with one time.

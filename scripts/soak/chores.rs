@@ -119,6 +119,7 @@ fn settings(world: &World) -> Vec<String> {
         format!("eviction.max_age={}s", book::MAX_AGE.as_secs()),
         format!("eviction.isolated_max_age={}s", book::MAX_AGE.as_secs() / 2),
         format!("backup.dir={}", world.dir.join("scheduled").display()),
+        "limits.artifact_max_size=64MiB".to_owned(),
         "backup.every=60s".to_owned(),
         "backup.keep=2".to_owned(),
     ]
@@ -225,7 +226,7 @@ fn questions(world: &World) {
         ask(world, &mut wire, "/healthz", &[200]);
         // 503 while it shuts down.
         ask(world, &mut wire, "/readyz", &[200, 503]);
-        if let Some(text) = ask(world, &mut wire, "/metrics", &[200, 404])
+        if let Some(text) = ask(world, &mut wire, "/metrics", &[200])
             && !text.lines().all(is_metric)
         {
             world.breaks("/metrics is not what Prometheus reads");
@@ -265,6 +266,14 @@ fn commands(world: &World, round: u64) {
     }
     for arguments in all {
         let done = world.command(&arguments);
+        // SQLite's check is one long snapshot, and is given up where it would keep the log from being folded.
+        if done
+            .as_ref()
+            .is_err_and(|error| error.to_string().contains("was given up"))
+        {
+            world.count("cachesrv verify --quick, given up for the writers");
+            continue;
+        }
         if world.must("a command beside the server", done).is_some() {
             world.count(&format!("cachesrv {}", arguments.join(" ")));
         }
