@@ -568,12 +568,9 @@ fn what_a_killed_round_trip_leaves_dies_by_itself_and_the_next_one_removes_it() 
     let living = "SELECT count(*) FROM tokens WHERE name LIKE 'doctor-%' AND revoked_at_ms IS NULL
                   AND expires_at_ms - created_at_ms <= 300000";
     assert_eq!(dir.number(living), 3);
-    // What lives may be another doctor's.
-    doctor_of(&dir, &server, &[]);
-    assert_eq!(dir.number(living), 3);
-    let db = dir.sqlite();
     // An entry that it stored before it was killed.
-    let name: String = db
+    let name: String = dir
+        .sqlite()
         .query_row(
             "SELECT name FROM tokens WHERE name LIKE 'doctor-%-write'",
             [],
@@ -582,10 +579,13 @@ fn what_a_killed_round_trip_leaves_dies_by_itself_and_the_next_one_removes_it() 
         .expect("a token");
     let hash = name.replace("-write", "-trusted");
     let ours = dir.token("write");
-    assert_eq!(
-        server.client(&ours).put(&hash, &vec![7; 600_000]).status,
-        200
-    );
+    let stored = server.client(&ours).put(&hash, &vec![7; 600_000]).status;
+    assert_eq!(stored, 200);
+    // What lives may be another doctor's.
+    doctor_of(&dir, &server, &[]);
+    assert_eq!(dir.number(living), 3);
+    let db = dir.sqlite();
+    assert_eq!(entries::under(&db, &hash).len(), 1);
     let back = "UPDATE tokens SET created_at_ms = created_at_ms - 300001, expires_at_ms = expires_at_ms - 300001
                 WHERE name LIKE 'doctor-%'";
     assert_eq!(db.execute(back, []).expect("tokens"), 3);
@@ -1279,6 +1279,8 @@ fn a_server_that_does_not_answer_is_found() {
 #[test]
 fn what_is_no_server_of_ours_is_found_and_gets_no_token() {
     let dir = with_token();
+    // It has the database, and listens elsewhere.
+    let _server = Server::start(&dir);
     let (heard, all) = mpsc::channel();
     let fake = Fake::new(move |asked| {
         let _ = heard.send(asked.head.clone());
@@ -1298,6 +1300,15 @@ fn what_is_no_server_of_ours_is_found_and_gets_no_token() {
         assert!(!head.to_lowercase().contains("authorization"), "{head}");
     }
     nothing_is_left(&dir);
+    let fake = Fake::new(|_| ("302 Found\r\nLocation: /login".to_owned(), String::new()));
+    doctor(&dir, &["--url", &fake.url()]).one("server").is(
+        "problem",
+        &format!(
+            "{} answers 302: this is a redirect, which Nx does not follow",
+            fake.url()
+        ),
+        &format!("curl -i {}/", fake.url()),
+    );
 }
 
 #[test]
