@@ -40,6 +40,9 @@ pub fn run(world: &World, mut operator: Operator) -> Result<Ended> {
         }
     }
     let mut ended = facts(world).context("what the database says of the run")?;
+    if ended.evictions.is_empty() {
+        world.breaks("nothing was evicted, so the book had nothing to forgive");
+    }
     ended.file_bytes = std::fs::metadata(world.db())?.len();
     Ok(ended)
 }

@@ -20,7 +20,11 @@ const ISOLATED_CLIENTS: u64 = 2;
 /// Isolated scopes that are written to.
 const SCOPES: u64 = 6;
 
-/// Once the budget was filled: bytes a second that trusted writers store, readers read, isolated clients store.
+/// Percent of the budget that is filled before the load begins, by artifacts of this size.
+const FILLED: u64 = 92;
+const FILLING_BYTES: usize = 2 << 20;
+
+/// Bytes a second that trusted writers store, readers read, isolated clients store.
 /// What is read again and again must not become the least recently read between two notes of its reads.
 const WRITE_BYTES: u64 = 10 << 20;
 const READ_BYTES: u64 = 30 << 20;
@@ -91,6 +95,21 @@ pub fn pin(world: &World) -> Result<()> {
     Ok(())
 }
 
+/// Fills the budget of trusted artifacts, so that eviction has work from the first minute on.
+pub fn fill(world: &World) -> Result<()> {
+    let mut random = world.random(2);
+    let mut wire = Wire::new(world);
+    let budget_bytes = book::MAX_SIZE_BYTES / 100 * (100 - book::ISOLATED_SHARE);
+    while world.book.seen_bytes(false) < budget_bytes / 100 * FILLED {
+        let entry = world.book.begin(None, &mut random, FILLING_BYTES);
+        match wire.put(&world.writer(), &entry.hash, &entry.bytes()) {
+            Outcome::Answered(answer) if answer.status == 200 => world.book.promise(entry),
+            _ => bail!("cannot store {}", entry.hash),
+        }
+    }
+    Ok(())
+}
+
 /// What must never vanish.
 pub fn pins() -> &'static [Entry] {
     PINS.get().map_or(&[], Vec::as_slice)
@@ -158,13 +177,9 @@ fn check(world: &World, entry: &Entry, outcome: &Outcome, must_be_there: bool) {
 
 fn write(world: &World, mut random: Random) {
     let mut wire = Wire::new(world);
-    let budget_bytes = book::MAX_SIZE_BYTES / 100 * (100 - book::ISOLATED_SHARE);
     while !world.is_stopping() {
         let size = size(&mut random);
-        // At full speed until there is something to evict.
-        if world.book.seen_bytes(false) > budget_bytes {
-            WRITES.spend(world, size as u64);
-        }
+        WRITES.spend(world, size as u64);
         let entry = world.book.begin(None, &mut random, size);
         store(world, &mut wire, || world.writer(), entry);
     }

@@ -70,7 +70,9 @@ fn main() -> Result<ExitCode> {
     ));
     let mut operator = chores::Operator::start(&world)?;
     let before = watch::at_rest(&world);
+    load::fill(&world)?;
     load::pin(&world)?;
+    world.say("the budget is filled; the load begins");
     let (began, peaks) = (Instant::now(), watch::Peaks::default());
     std::thread::scope(|scope| {
         load::start(&world, scope);
