@@ -741,7 +741,7 @@ fn settings_that_hurt_are_found() {
         (
             &["limits.artifact_max_size=16GiB"],
             "warning",
-            "limits.artifact_max_size is 16GiB, but trusted scopes have 15GiB of eviction.max_size for all artifacts",
+            "limits.artifact_max_size is 16GiB, but eviction.max_size leaves room for 13.5 GiB: larger artifacts are refused",
         ),
         (
             &["backup.dir=nowhere"],

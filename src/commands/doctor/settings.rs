@@ -26,7 +26,6 @@ pub(super) fn check(resolution: &Resolution, findings: &mut Findings) {
         half_tls(config),
         same_address(config),
         quota_above_share(config),
-        artifact_above_budget(config),
         open_files(config),
     ];
     for finding in all.into_iter().flatten() {
@@ -92,23 +91,6 @@ fn quota_above_share(config: &Config) -> Option<Finding> {
             print_size(share)
         );
         let fix = set("limits.isolated_max_size", &print_size(share));
-        Finding::warning(CHECK, what).with_advice(fix)
-    })
-}
-
-/// An artifact that would push out all others.
-fn artifact_above_budget(config: &Config) -> Option<Finding> {
-    let (artifact, budget) = (
-        config.limits.artifact_max_size_bytes,
-        config.eviction.trusted_max_bytes(),
-    );
-    (artifact > budget).then(|| {
-        let what = format!(
-            "limits.artifact_max_size is {}, but trusted scopes have {} of eviction.max_size for all artifacts",
-            print_size(artifact),
-            print_size(budget)
-        );
-        let fix = set("limits.artifact_max_size", &print_size(budget));
         Finding::warning(CHECK, what).with_advice(fix)
     })
 }
