@@ -4,6 +4,7 @@
 //! `main` prints it once, with the hint that a [`Failure`] carries.
 
 mod activation;
+mod amount;
 mod artifact;
 mod backup;
 mod completions;
@@ -13,6 +14,7 @@ mod doctor;
 mod failure;
 mod gc;
 mod healthcheck;
+mod interrupt;
 mod progress;
 mod purge;
 mod restore;

@@ -17,6 +17,11 @@ pub(super) fn rfc3339(ms: i64) -> String {
     timestamp(ms).to_string()
 }
 
+/// As the name of a file has it, to the second, in UTC.
+pub(super) fn compact(ms: i64) -> String {
+    timestamp(ms).strftime("%Y%m%dT%H%M%SZ").to_string()
+}
+
 fn timestamp(ms: i64) -> Timestamp {
     Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX)
 }

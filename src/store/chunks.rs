@@ -125,6 +125,37 @@ fn copy_large(
     Ok(Some(expected))
 }
 
+/// Whether an artifact has a chunk at this place or behind it.
+pub(super) fn any_from(
+    connection: &Connection,
+    artifact_id: i64,
+    sequence: u32,
+) -> Result<bool, StoreError> {
+    // The place after the last possible one is the first of the next artifact.
+    let first = (artifact_id << SEQUENCE_BITS) + i64::from(sequence);
+    let mut statement =
+        connection.prepare_cached("SELECT 1 FROM chunks WHERE id >= ?1 AND id < ?2")?;
+    Ok(statement.exists([first, id(artifact_id + 1, 0)])?)
+}
+
+/// Deletes all chunks of an artifact, of a file that nobody else uses.
+pub(super) fn delete_all(connection: &Connection, artifact_id: i64) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("DELETE FROM chunks WHERE id >= ?1 AND id < ?2")?
+        .execute([id(artifact_id, 0), id(artifact_id + 1, 0)])?;
+    Ok(())
+}
+
+/// The artifact of the first chunk that belongs to none before `artifact_id`.
+pub(super) fn next_artifact(
+    connection: &Connection,
+    artifact_id: i64,
+) -> Result<Option<i64>, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT min(id) FROM chunks WHERE id >= ?1")?;
+    let chunk: Option<i64> = statement.query_row([id(artifact_id, 0)], |row| row.get(0))?;
+    Ok(chunk.map(|chunk| chunk >> SEQUENCE_BITS))
+}
+
 /// Deletes some chunks of an artifact; whether that was all of them.
 pub(super) fn delete_some(connection: &Connection, artifact_id: i64) -> Result<bool, StoreError> {
     let (first, end) = (id(artifact_id, 0), id(artifact_id + 1, 0));

@@ -5,13 +5,17 @@
 
 mod admin;
 mod artifacts;
+mod backup;
+mod beside;
 mod buffers;
 mod catalog;
 mod checkpointer;
 mod chunks;
 mod cleaner;
 mod connection;
+mod copy;
 mod error;
+mod facts;
 mod file;
 mod hash;
 mod housekeeper;
@@ -21,12 +25,15 @@ mod name;
 mod purge;
 mod quota;
 mod reader;
+mod restore;
 mod schema;
 mod scopes;
 mod space;
+mod survey;
 mod ticket;
 mod tokens;
 mod upload;
+mod verify;
 mod workspaces;
 mod writer;
 
@@ -39,6 +46,8 @@ use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::Connection;
 
 pub use admin::{Admin, Created};
+pub use backup::{BackupError, BackupMade, BackupProgress, BackupRequest, Backups, Lost};
+pub use beside::PlaceError;
 pub use buffers::{Buffer, BufferPool};
 pub use catalog::{Entry, ScopeChoice, ScopeRecord, ScopeUsage, Selection};
 pub use chunks::{ARTIFACT_BYTES_MAX, CHUNK_BYTES};
@@ -54,8 +63,13 @@ pub use name::{Name, NotAName, SECRETS_BEGIN};
 pub use purge::{Purge, PurgeProgress, Purged, Sum};
 pub use quota::IsolatedLimits;
 pub use reader::Reader;
+pub use restore::{
+    Before, Restore, RestoreError, RestoreProgress, Restored, Revived, Was, is_older,
+};
 pub use schema::VERSION as SCHEMA_VERSION;
+pub use survey::Read;
 pub use upload::{Admission, Upload};
+pub use verify::{Finding, VERIFY_LOG_BYTES_MAX, Verdict, Verifier, VerifyError, VerifyProgress};
 
 use connection::{Profile, Role};
 use ticket::Weight;
@@ -105,6 +119,7 @@ pub struct Store {
     leftovers: Arc<cleaner::Leftovers>,
     upload_buffers: Arc<BufferPool>,
     download_buffers: Arc<BufferPool>,
+    path: PathBuf,
     wait: Duration,
     touched: Touched,
     interrupted_uploads: usize,
@@ -159,6 +174,7 @@ impl Store {
             leftovers,
             upload_buffers: BufferPool::new(options.upload_memory_bytes),
             download_buffers: BufferPool::new(DOWNLOAD_MEMORY_BYTES),
+            path: path.to_owned(),
             wait: options.wait,
             touched: Touched::default(),
             interrupted_uploads,
@@ -168,6 +184,14 @@ impl Store {
     /// How many uploads a crash of the server before had interrupted; they were swept away.
     pub fn interrupted_uploads(&self) -> usize {
         self.interrupted_uploads
+    }
+
+    /// What makes backups of the database. It is to be dropped before the store.
+    pub fn backups(&self) -> Backups {
+        Backups {
+            database: self.path.clone(),
+            writer: Arc::clone(&self.writer),
+        }
     }
 
     /// When a request that begins to wait now gives up.

@@ -98,11 +98,15 @@ impl Space {
         (total_bytes - reusable_bytes).saturating_add(log_bytes) <= free_bytes
     }
 
-    /// Bytes that this process may still write to the disk; all of them where the system does not say.
     fn free_bytes(&self) -> u64 {
-        rustix::fs::statvfs(&self.directory)
-            .map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+        free_bytes(&self.directory)
     }
+}
+
+/// Bytes that this process may still write to the disk of a directory; all where the system does not say.
+pub(super) fn free_bytes(directory: &Path) -> u64 {
+    rustix::fs::statvfs(directory)
+        .map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 impl Reservation {
