@@ -18,6 +18,7 @@ mod interrupt;
 mod progress;
 mod purge;
 mod restore;
+mod schedule;
 mod scope;
 mod secret;
 mod selection;

@@ -10,6 +10,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::database::opened;
+use super::schedule::{self, Schedule};
 use super::{Hint, activation};
 use crate::api::{Api, Settings};
 use crate::auth::Authenticator;
@@ -43,12 +44,14 @@ pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
         );
     }
     raise_descriptor_limit(config, &log);
+    schedule::check(&config.backup)?;
     // Before anything is opened, so that no signal is missed.
     let mut signals = signals().context("cannot listen for signals")?;
     let store = opened(Store::open(&store_options(config)))?;
     let is_activated = activated.is_some();
     let listener = activated.map_or_else(|| listen(config), Ok)?;
     announce_store(config, &store, &log);
+    let backups = store.backups();
     let authenticator = Authenticator::new().context("cannot prepare the check of tokens")?;
     let api = Arc::new(Api::new(
         store,
@@ -59,8 +62,12 @@ pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
     let server = Server::start(listener, Arc::clone(&api) as _, server_limits(config))
         .context("cannot start the server")?;
     announce_address(&server, is_activated, &log);
+    let schedule = Schedule::start(&config.backup, backups, &log)?;
     signals.forever().next();
     log.info("shutting down", &[]);
+    if let Some(schedule) = &schedule {
+        schedule.ask_to_stop();
+    }
     let drained = server.shutdown();
     if drained.cut > 0 {
         log.warn(
@@ -74,6 +81,8 @@ pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
             &[],
         );
     }
+    // It reads the database, which is closed next.
+    drop(schedule);
     // The last owner closes the store, which folds the log into the one file.
     let argon2_runs = api.argon2_runs();
     drop(api);

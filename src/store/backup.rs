@@ -10,8 +10,8 @@
 //! the source is right in the copy.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -109,7 +109,8 @@ pub enum BackupError {
 /// Makes backups on the server's own behalf.
 pub struct Backups {
     pub(super) database: PathBuf,
-    pub(super) writer: Arc<Writer>,
+    /// Not the store's last: it closes the database when it is dropped.
+    pub(super) writer: Weak<Writer>,
 }
 
 impl Backups {
@@ -120,12 +121,18 @@ impl Backups {
         stop: &Arc<AtomicBool>,
     ) -> Result<BackupMade, BackupError> {
         let mut made = run(&self.database, request, stop, &mut |_| {})?;
-        let (size_bytes, destination) = (made.size_bytes, request.destination.to_owned());
-        let ticket = self.writer.submit(Weight::Small(0), move |connection| {
+        made.unrecorded = self.record(made.size_bytes, request.destination).err();
+        Ok(made)
+    }
+
+    fn record(&self, size_bytes: u64, destination: &Path) -> Result<(), StoreError> {
+        let destination = destination.to_owned();
+        let writer = self.writer.upgrade().ok_or(StoreError::Closed)?;
+        let ticket = writer.submit(Weight::Small(0), move |connection| {
             record(connection, size_bytes, &destination)
         });
-        made.unrecorded = ticket.wait(deadline(RECORD_WAIT)).err();
-        Ok(made)
+        drop(writer);
+        ticket.wait(deadline(RECORD_WAIT))
     }
 }
 

@@ -256,7 +256,7 @@ fn belongs_to(database: &Path, path: &Path) -> bool {
 }
 
 /// Removes what crashes left in a directory of those names that `is_ours` knows.
-pub(super) fn sweep(directory: &Path, is_ours: impl Fn(&str) -> bool) {
+fn sweep(directory: &Path, is_ours: impl Fn(&str) -> bool) {
     let Ok(entries) = fs::read_dir(directory) else {
         return;
     };
@@ -274,8 +274,13 @@ pub(super) fn sweep(directory: &Path, is_ours: impl Fn(&str) -> bool) {
     }
 }
 
+/// Removes what crashes left of files of those names that `is_ours` knows.
+pub fn remove_leftovers(directory: &Path, is_ours: impl Fn(&str) -> bool) {
+    sweep(directory, |name| leftover_of(name).is_some_and(&is_ours));
+}
+
 /// The name for which this one was being written.
-pub(super) fn leftover_of(name: &str) -> Option<&str> {
+fn leftover_of(name: &str) -> Option<&str> {
     let (target, digits) = name.rsplit_once(MARK)?;
     let is_digits = digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_digits.then_some(target)

@@ -47,7 +47,7 @@ use rusqlite::Connection;
 
 pub use admin::{Admin, Created};
 pub use backup::{BackupError, BackupMade, BackupProgress, BackupRequest, Backups, Lost};
-pub use beside::PlaceError;
+pub use beside::{PlaceError, remove_leftovers};
 pub use buffers::{Buffer, BufferPool};
 pub use catalog::{Entry, ScopeChoice, ScopeRecord, ScopeUsage, Selection};
 pub use chunks::{ARTIFACT_BYTES_MAX, CHUNK_BYTES};
@@ -186,11 +186,11 @@ impl Store {
         self.interrupted_uploads
     }
 
-    /// What makes backups of the database. It is to be dropped before the store.
+    /// What makes backups of the database, as long as the store is open.
     pub fn backups(&self) -> Backups {
         Backups {
             database: self.path.clone(),
-            writer: Arc::clone(&self.writer),
+            writer: Arc::downgrade(&self.writer),
         }
     }
 
