@@ -31,9 +31,9 @@ use super::{now_ms, schema};
 /// round and does not fit is left to the next backup.
 const REMAINDER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// Rounds of copying, each of what was stored during the one before. Uploads that are faster than the copy
-/// would keep it going for ever.
-const ROUNDS_MAX: u32 = 8;
+/// Each round of copying takes over what was stored during the one before. One that copies more than a half of
+/// what the one before did is the last: uploads that are as fast as the copy would keep it going for ever.
+const ROUND_SHRINKS: u64 = 2;
 
 /// How much is written before it is sent to the disk: a backup must not leave gigabytes to the next sync of
 /// the server's log.
@@ -197,18 +197,19 @@ fn fill(
     let mut copy = Copy::create(source, beside.path())?;
     let total_bytes = stored_bytes(source)?;
     let mut survey = Survey::new(source)?;
-    for round in 0..ROUNDS_MAX {
-        if round > 0 {
-            survey.next_round(source)?;
-        }
+    let mut last_bytes = u64::MAX;
+    loop {
         let before_bytes = survey.done.size_bytes;
         while step(source, &mut copy, &mut survey, beside, stop)? {
             let done = survey.done;
             watch(BackupProgress { done, total_bytes });
         }
-        if survey.done.size_bytes - before_bytes <= REMAINDER_BYTES_MAX {
+        let round_bytes = survey.done.size_bytes - before_bytes;
+        if round_bytes <= REMAINDER_BYTES_MAX || round_bytes > last_bytes / ROUND_SHRINKS {
             break;
         }
+        last_bytes = round_bytes;
+        survey.next_round(source)?;
     }
     let left_out = copy.finish(source, &mut survey, REMAINDER_BYTES_MAX)?;
     let (copied, damaged) = copy.complete(stop)?;
@@ -234,11 +235,11 @@ fn step(
     }
     let began = Instant::now();
     let more = copy.in_transaction(|copy| survey.step(source, copy))?;
+    survey::pause(began);
     if copy.unsynced_bytes >= SYNC_BYTES {
         copy.unsynced_bytes = 0;
         beside.sync_some()?;
     }
-    survey::pause(began);
     Ok(more)
 }
 
