@@ -227,12 +227,47 @@ Examples:
     Stats(StatsArgs),
 
     /// Copy the database to a file while the server runs
+    #[command(
+        long_about = "Copy the database into one new file, beside a running server or without one.\n\nThe copy is \
+                      consistent, and holds every artifact that was stored when it began. Each is checked against its \
+                      checksum; one that is damaged is named and left out, and the exit code is 1 then. The file \
+                      comes to its name whole or not at all, with mode 0600.",
+        after_long_help = "\
+Examples:
+  cachesrv backup /mnt/backup/cachesrv.db
+  cachesrv backup /mnt/backup                 a name with the time, in that directory
+  cachesrv backup nightly.db --force --json
+
+The server makes backups by itself, too: cachesrv serve --set backup.dir=/mnt/backup"
+    )]
     Backup(BackupArgs),
 
     /// Put a backup in the place of the database
+    #[command(
+        long_about = "Put a backup in the place of the database, or where there is none. The server must not run.\n\n\
+                      The backup is copied beside the database and checked as `cachesrv verify` does; what fails \
+                      changes nothing. Tokens are as they were when the backup was made: those that work again, \
+                      although they were revoked, rotated or ended since, are listed.",
+        after_long_help = "\
+Examples:
+  cachesrv restore /mnt/backup/cachesrv-20261122T030000Z.db --dry-run
+  cachesrv restore /mnt/backup/cachesrv-20261122T030000Z.db --force
+  cachesrv restore nightly.db --db /var/lib/cachesrv/cachesrv.db"
+    )]
     Restore(RestoreArgs),
 
     /// Check the database, every checksum and every counter
+    #[command(
+        long_about = "Check the database, or a backup, beside a running server or without one, and change nothing.\n\n\
+                      SQLite's own check of the file, the schema, references between tables, the counters, and of \
+                      every artifact each checksum, its length and its digest. The exit code is 1 if anything is \
+                      wrong, or could not be checked.",
+        after_long_help = "\
+Examples:
+  cachesrv verify
+  cachesrv verify --quick
+  cachesrv verify --db /mnt/backup/cachesrv-20261122T030000Z.db --json"
+    )]
     Verify(VerifyArgs),
 
     /// Find what is wrong with the configuration, the machine or the server

@@ -4,6 +4,7 @@
 //! `main` prints it once, with the hint that a [`Failure`] carries.
 
 mod activation;
+mod amount;
 mod artifact;
 mod backup;
 mod certificate;
@@ -14,12 +15,14 @@ mod doctor;
 mod failure;
 mod gc;
 mod healthcheck;
+mod interrupt;
 mod man;
 mod monitor;
 mod probe;
 mod progress;
 mod purge;
 mod restore;
+mod schedule;
 mod scope;
 mod secret;
 mod selection;

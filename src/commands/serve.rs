@@ -10,6 +10,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::database::opened;
+use super::schedule::{self, Schedule};
 use super::{Hint, activation, gc, monitor, tls};
 use crate::api::{Api, Settings};
 use crate::auth::Authenticator;
@@ -43,6 +44,7 @@ pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
         );
     }
     raise_descriptor_limit(config, &log);
+    schedule::check(&config.backup)?;
     // Before anything is opened, so that no signal is missed.
     let mut signals = signals().context("cannot listen for signals")?;
     let secured = tls::prepare(config)?;
@@ -51,6 +53,7 @@ pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
     let listener = activated.map_or_else(|| listen(config), Ok)?;
     let monitor_listener = monitor::listen(config)?;
     announce_store(config, &store, &log);
+    let backups = store.backups();
     let authenticator = Authenticator::new().context("cannot prepare the check of tokens")?;
     let api = Arc::new(Api::new(
         store,
@@ -70,9 +73,13 @@ pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
     announce_address(&server, is_activated, secured.is_some(), &log);
     let watcher = secured.map(|secured| secured.watch(&log)).transpose();
     let watcher = watcher.context("cannot look after the certificate")?;
+    let schedule = Schedule::start(&config.backup, backups, &log)?;
     tls::await_stop(&mut signals, watcher.as_ref(), &log);
     api.begin_to_stop();
     log.info("shutting down", &[]);
+    if let Some(schedule) = &schedule {
+        schedule.ask_to_stop();
+    }
     let drained = server.shutdown();
     // Until now it said how far this has come.
     monitor.map(Server::shutdown);
@@ -88,6 +95,8 @@ pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
             &[],
         );
     }
+    // It reads the database, which is closed next.
+    drop(schedule);
     // The last owner closes the store, which folds the log into the one file.
     let argon2_runs = api.argon2_runs();
     drop(api);

@@ -1,7 +1,7 @@
 //! Points in time as people and scripts read and write them. The store counts milliseconds since 1970 UTC.
 
 use jiff::Timestamp;
-use jiff::civil::Date;
+use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 
 use super::Failure;
@@ -21,6 +21,18 @@ pub(super) fn day(day: i64) -> String {
 /// As scripts read it.
 pub(super) fn rfc3339(ms: i64) -> String {
     timestamp(ms).to_string()
+}
+
+/// As the name of a file has it, to the second, in UTC.
+pub(super) fn compact(ms: i64) -> String {
+    timestamp(ms).strftime("%Y%m%dT%H%M%SZ").to_string()
+}
+
+/// The time that [`compact`] wrote.
+pub(super) fn parse_compact(text: &str) -> Option<i64> {
+    let civil = DateTime::strptime("%Y%m%dT%H%M%SZ", text).ok()?;
+    let zoned = civil.to_zoned(TimeZone::UTC).ok()?;
+    Some(zoned.timestamp().as_millisecond())
 }
 
 fn timestamp(ms: i64) -> Timestamp {

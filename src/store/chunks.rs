@@ -33,6 +33,19 @@ fn id(artifact_id: i64, sequence: u32) -> i64 {
     artifact_id << SEQUENCE_BITS | i64::from(sequence)
 }
 
+/// How many chunks an artifact of this size has.
+pub(super) fn count(size_bytes: u64) -> u32 {
+    size_bytes.div_ceil(CHUNK_BYTES as u64) as u32
+}
+
+/// How long the chunk at `sequence` of an artifact of this size is, in bytes.
+pub(super) fn length(size_bytes: u64, sequence: u32) -> usize {
+    let start_bytes = u64::from(sequence) * CHUNK_BYTES as u64;
+    size_bytes
+        .saturating_sub(start_bytes)
+        .min(CHUNK_BYTES as u64) as usize
+}
+
 /// The hash of a chunk's data, computed where the data arrives.
 pub(super) fn data_hash(data: &[u8]) -> u64 {
     XxHash3_64::oneshot(data)
@@ -128,6 +141,37 @@ fn copy_large(
         .blob_open("main", "chunks", "data", id, true)?
         .read_at_exact(into, 0)?;
     Ok(Some(expected))
+}
+
+/// Whether an artifact has a chunk at this place or behind it.
+pub(super) fn any_from(
+    connection: &Connection,
+    artifact_id: i64,
+    sequence: u32,
+) -> Result<bool, StoreError> {
+    // The place after the last possible one is the first of the next artifact.
+    let first = (artifact_id << SEQUENCE_BITS) + i64::from(sequence);
+    let mut statement =
+        connection.prepare_cached("SELECT 1 FROM chunks WHERE id >= ?1 AND id < ?2")?;
+    Ok(statement.exists([first, id(artifact_id + 1, 0)])?)
+}
+
+/// Deletes all chunks of an artifact, of a file that nobody else uses.
+pub(super) fn delete_all(connection: &Connection, artifact_id: i64) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("DELETE FROM chunks WHERE id >= ?1 AND id < ?2")?
+        .execute([id(artifact_id, 0), id(artifact_id + 1, 0)])?;
+    Ok(())
+}
+
+/// The artifact of the first chunk that belongs to none before `artifact_id`.
+pub(super) fn next_artifact(
+    connection: &Connection,
+    artifact_id: i64,
+) -> Result<Option<i64>, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT min(id) FROM chunks WHERE id >= ?1")?;
+    let chunk: Option<i64> = statement.query_row([id(artifact_id, 0)], |row| row.get(0))?;
+    Ok(chunk.map(|chunk| chunk >> SEQUENCE_BITS))
 }
 
 /// Deletes chunks of an artifact, the first `chunks_max` at the most.

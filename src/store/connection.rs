@@ -2,6 +2,7 @@
 //!
 //! Invariant: no connection of this program is used before [`configure`] was applied to it.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -59,6 +60,8 @@ pub(super) enum Role {
     Reader,
     /// A command beside the server: reads and writes, rarely and shortly.
     Admin,
+    /// The new file that a backup is written into, of which nobody else knows.
+    Copy,
 }
 
 impl Role {
@@ -77,6 +80,53 @@ impl Role {
 pub(super) fn open(path: &Path, role: Role, profile: Profile) -> rusqlite::Result<Connection> {
     let mut connection = Connection::open_with_flags(path, role.flags())?;
     configure(&mut connection, role, profile)?;
+    Ok(connection)
+}
+
+/// Opens the empty file at `path` for a copy. A copy that is cut short is thrown away and a finished one is
+/// synced as a whole, so nothing is written twice and nothing waits for the disk before its end.
+pub(super) fn open_copy(path: &Path) -> rusqlite::Result<Connection> {
+    let profile = Profile {
+        synchronous: Synchronous::Normal,
+        mmap: false,
+    };
+    // Without locks, which some network file systems have not.
+    let mut connection =
+        Connection::open_with_flags_and_vfs(path, Role::Copy.flags(), "unix-none")?;
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    connection.pragma_update(None, "page_size", PAGE_SIZE_BYTES as i64)?;
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    // Before DEFENSIVE, which forbids it.
+    connection.pragma_update(None, "journal_mode", "OFF")?;
+    configure(&mut connection, Role::Copy, profile)?;
+    connection.pragma_update(None, "synchronous", "OFF")?;
+    // Tables are copied in any order; what refers to what is checked at the end.
+    connection.pragma_update(None, "foreign_keys", false)?;
+    Ok(connection)
+}
+
+/// Opens a database that nobody changes, and leaves nothing beside it.
+pub(super) fn open_still(path: &Path) -> rusqlite::Result<Connection> {
+    let profile = Profile {
+        synchronous: Synchronous::Normal,
+        mmap: false,
+    };
+    let mut uri = if path.is_absolute() {
+        "file://"
+    } else {
+        "file:"
+    }
+    .to_owned();
+    for &byte in path.as_os_str().as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/._-".contains(&byte) {
+            uri.push(char::from(byte));
+        } else {
+            uri.extend(format!("%{byte:02x}").chars());
+        }
+    }
+    let flags = Role::Reader.flags() | OpenFlags::SQLITE_OPEN_URI;
+    let mut connection = Connection::open_with_flags(uri + "?immutable=1", flags)?;
+    configure(&mut connection, Role::Reader, profile)?;
     Ok(connection)
 }
 
@@ -102,10 +152,9 @@ pub(super) fn configure(
     let mmap_size_bytes = if profile.mmap { MMAP_SIZE_BYTES } else { 0 };
     connection.pragma_update(None, "mmap_size", mmap_size_bytes)?;
     set_synchronous(connection, profile.synchronous)?;
-    let cache_kib = if role == Role::Writer {
-        WRITER_CACHE_KIB
-    } else {
-        READER_CACHE_KIB
+    let cache_kib = match role {
+        Role::Writer | Role::Copy => WRITER_CACHE_KIB,
+        Role::Reader | Role::Admin => READER_CACHE_KIB,
     };
     // Negative: KiB rather than pages.
     connection.pragma_update(None, "cache_size", -cache_kib)?;
@@ -118,6 +167,7 @@ pub(super) fn configure(
         Role::Admin => {
             connection.pragma_update(None, "wal_autocheckpoint", ADMIN_LOG_PAGES_MAX)?;
         }
+        Role::Copy => {}
     }
     Ok(())
 }

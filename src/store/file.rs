@@ -16,7 +16,7 @@ use super::error::OpenError;
 use super::schema;
 
 /// Read and write for the owner, nothing for anybody else; the umask may take more away.
-const MODE: u32 = 0o600;
+pub(super) const MODE: u32 = 0o600;
 
 /// The part of a SQLite file that says what it is (<https://sqlite.org/fileformat2.html>, 1.3).
 const HEADER_BYTES: usize = 100;
@@ -48,11 +48,13 @@ pub(super) struct FileLock {
 impl FileLock {
     /// Opens the file at `path` (creating it if asked to), and locks it.
     pub fn acquire(path: &Path, create: bool) -> Result<Self, OpenError> {
-        let file = open(path, create)?;
+        let mut file = open(path, create)?;
         let deadline = Instant::now() + LOCK_WAIT;
         loop {
             match file.try_lock() {
-                Ok(()) => return Ok(Self { file }),
+                Ok(()) if is_at(&file, path) => return Ok(Self { file }),
+                // `restore` put another in its place meanwhile: the lock is on a file without a name.
+                Ok(()) => file = open(path, create)?,
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                     std::thread::sleep(LOCK_RETRY);
                 }
@@ -83,6 +85,19 @@ impl FileLock {
 /// connection open (see the invariant above).
 pub(super) fn inspect(path: &Path) -> Result<Content, OpenError> {
     content(&open(path, false)?, path)
+}
+
+/// The same for a file that this process may not be able to write, and that nobody has to guard.
+pub(super) fn inspect_still(path: &Path) -> Result<Content, OpenError> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => return Err(OpenError::NotAFile(path.to_owned())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(OpenError::Missing(path.to_owned()));
+        }
+        _ => {}
+    }
+    let file = File::open(path).map_err(|source| io("open", path, source))?;
+    content(&file, path)
 }
 
 fn open(path: &Path, create: bool) -> Result<File, OpenError> {
@@ -131,6 +146,14 @@ pub(super) fn hand_over(file: &File, path: &Path) {
     if let Ok(owner) = std::fs::metadata(directory) {
         // Where even root may not, the server says that it cannot open the file.
         let _ = fchown(file, Some(owner.uid()), Some(owner.gid()));
+    }
+}
+
+/// Whether this is the file that has the name.
+fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
+        _ => false,
     }
 }
 
@@ -183,7 +206,12 @@ fn io(action: &'static str, path: &Path, source: std::io::Error) -> OpenError {
 
 /// The path of the write-ahead log beside the database at `path`.
 pub(super) fn log_path(path: &Path) -> PathBuf {
+    sibling(path, "-wal")
+}
+
+/// The path that is `path` with this end.
+pub(super) fn sibling(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push("-wal");
+    name.push(end);
     PathBuf::from(name)
 }

@@ -5,15 +5,19 @@
 
 mod admin;
 mod artifacts;
+mod backup;
+mod beside;
 mod buffers;
 mod catalog;
 mod checkpointer;
 mod chunks;
 mod cleaner;
 mod connection;
+mod copy;
 mod diagnosis;
 mod error;
 mod eviction;
+mod facts;
 mod figures;
 mod file;
 mod gc;
@@ -29,15 +33,18 @@ mod quota;
 mod read_times;
 mod reader;
 mod reading;
+mod restore;
 mod schema;
 mod scopes;
 mod shrink;
 mod space;
+mod survey;
 mod ticket;
 mod timing;
 mod tokens;
 mod upload;
 mod usage;
+mod verify;
 mod workspaces;
 mod writer;
 
@@ -50,6 +57,8 @@ use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::Connection;
 
 pub use admin::{Admin, Created};
+pub use backup::{BackupError, BackupMade, BackupProgress, BackupRequest, Backups, Lost};
+pub use beside::{PlaceError, remove_leftovers};
 pub use buffers::{Buffer, BufferPool};
 pub use catalog::{Entry, ScopeChoice, ScopeRecord, ScopeUsage, Selection};
 pub use chunks::{ARTIFACT_BYTES_MAX, CHUNK_BYTES};
@@ -74,10 +83,15 @@ pub use purge::{Purge, PurgeProgress, Purged, Sum};
 pub use quota::IsolatedLimits;
 pub use reader::Reader;
 pub use reading::Reading;
+pub use restore::{
+    Before, Restore, RestoreError, RestoreProgress, Restored, Revived, Was, is_older,
+};
 pub use schema::VERSION as SCHEMA_VERSION;
+pub use survey::Read;
 pub use timing::Watch;
 pub use upload::{Admission, Upload};
 pub use usage::{DayUsage, USAGE_DAYS_MAX, Usage, day_of};
+pub use verify::{Finding, VERIFY_LOG_BYTES_MAX, Verdict, Verifier, VerifyError, VerifyProgress};
 
 use connection::{Profile, Role};
 use ticket::Weight;
@@ -136,6 +150,7 @@ pub struct Store {
     log_path: PathBuf,
     upload_buffers: Arc<BufferPool>,
     download_buffers: Arc<BufferPool>,
+    path: PathBuf,
     wait: Duration,
     touched: Touched,
     interrupted_uploads: usize,
@@ -206,6 +221,7 @@ impl Store {
             log_path: file::log_path(path),
             upload_buffers: BufferPool::new(options.upload_memory_bytes),
             download_buffers: BufferPool::new(DOWNLOAD_MEMORY_BYTES),
+            path: path.to_owned(),
             wait: options.wait,
             touched: Touched::default(),
             interrupted_uploads,
@@ -215,6 +231,14 @@ impl Store {
     /// How many uploads a crash of the server before had interrupted; they were swept away.
     pub fn interrupted_uploads(&self) -> usize {
         self.interrupted_uploads
+    }
+
+    /// What makes backups of the database, as long as the store is open.
+    pub fn backups(&self) -> Backups {
+        Backups {
+            database: self.path.clone(),
+            writer: Arc::downgrade(&self.writer),
+        }
     }
 
     /// When a request that begins to wait now gives up.

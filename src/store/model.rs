@@ -1,6 +1,6 @@
 //! The words of the store: ids and records that its callers share. No SQL.
 
-use super::chunks::CHUNK_BYTES;
+use super::chunks;
 use super::name::Name;
 
 /// The row id of a workspace.
@@ -216,20 +216,17 @@ pub struct Artifact {
 impl Artifact {
     /// Whether it needs no buffer of a whole chunk: it lies in one page of the file.
     pub fn is_small(&self) -> bool {
-        self.size_bytes <= super::chunks::IN_PAGE_BYTES_MAX as u64
+        self.size_bytes <= chunks::IN_PAGE_BYTES_MAX as u64
     }
 
     /// How many chunks it has.
     pub fn chunk_count(&self) -> u32 {
-        self.size_bytes.div_ceil(CHUNK_BYTES as u64) as u32
+        chunks::count(self.size_bytes)
     }
 
     /// How long the chunk at `sequence` is, in bytes.
     pub fn chunk_bytes(&self, sequence: u32) -> usize {
-        let start_bytes = u64::from(sequence) * CHUNK_BYTES as u64;
-        self.size_bytes
-            .saturating_sub(start_bytes)
-            .min(CHUNK_BYTES as u64) as usize
+        chunks::length(self.size_bytes, sequence)
     }
 }
 

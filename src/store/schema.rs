@@ -56,6 +56,14 @@ pub(super) fn migrate_to(
         .map_err(fail)
 }
 
+/// Makes the schema of a version in a database that is nowhere but in memory.
+pub(super) fn migrate_in_memory(connection: &mut Connection, target: u32) -> rusqlite::Result<()> {
+    for (migration, version) in MIGRATIONS[..target as usize].iter().zip(1..) {
+        apply(connection, migration, version)?;
+    }
+    Ok(())
+}
+
 /// The schema version of an open database, its log included.
 pub(super) fn version(connection: &Connection) -> rusqlite::Result<u32> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))

@@ -92,7 +92,7 @@ impl Disk {
 }
 
 /// Bytes that this process may still write to the disk of a file; all of them where the system does not say.
-fn free_bytes(file: &Path) -> u64 {
+pub(super) fn free_bytes(file: &Path) -> u64 {
     let directory = match file.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

@@ -1,0 +1,495 @@
+//! Checks a database, and changes nothing: beside a server at work, or a file that nobody uses.
+//!
+//! Artifacts are read in short steps (`survey`). SQLite's own check needs one snapshot for as long as it takes,
+//! and a snapshot keeps the write-ahead log from beginning anew: it is given up before the log is so long that
+//! uploads would have to wait.
+//!
+//! Invariant: each finding was true in one snapshot, so that what comes and goes meanwhile is none.
+
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::backup::stored_bytes;
+use super::catalog::{self, ScopeRecord};
+use super::connection::{self, Profile, Role, Synchronous};
+use super::error::{OpenError, StoreError};
+use super::facts::{self, Counted};
+use super::file::{self, Content, log_path};
+use super::model::ScopeId;
+use super::survey::{self, Flaw, Read, Row, Survey, Visitor, snapshot};
+use super::{chunks, schema};
+
+/// The log may grow to this length during SQLite's own check; at 192 MiB large uploads begin to wait.
+pub const VERIFY_LOG_BYTES_MAX: u64 = 128 * 1024 * 1024;
+
+/// Findings that are kept; a file that is damaged all over needs no longer list.
+pub const FINDINGS_MAX: usize = 100;
+
+/// Steps of SQLite between two looks at the log and the clock.
+const CHECK_STEPS: i32 = 1_000;
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// What SQLite says about the file.
+    File(String),
+    /// Rows of the first table refer to rows of the second that are not there.
+    Reference(String, String),
+    /// This table, index or trigger is missing.
+    Missing(String),
+    /// This one is not as the migrations make it.
+    Changed(String),
+    /// This one is not of ours.
+    Foreign(String),
+    /// A counter says something else than the entries do.
+    Counter(String),
+    /// The bytes of an entry are not what was stored.
+    Damaged {
+        /// Where it is.
+        scope: ScopeRecord,
+        /// What it goes by.
+        hash: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// There are chunks of an artifact, which is not there.
+    Orphans(i64),
+    /// There are more findings than are kept.
+    More,
+}
+
+/// What was looked at, and what was found.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    /// The schema version.
+    pub version: u32,
+    /// The entries that are there, sound or not.
+    pub stored: Read,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+    /// SQLite's own check was given up, because the log grew.
+    pub is_unfinished: bool,
+}
+
+impl Verdict {
+    /// Whether all of it was checked and nothing is wrong.
+    pub fn is_ok(&self) -> bool {
+        self.findings.is_empty() && !self.is_unfinished
+    }
+
+    fn add(&mut self, finding: Finding) {
+        match self.findings.len() {
+            FINDINGS_MAX.. => {}
+            len if len + 1 == FINDINGS_MAX => self.findings.push(Finding::More),
+            _ => self.findings.push(finding),
+        }
+    }
+}
+
+/// Why a database cannot be checked.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// It cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It cannot be read, for a reason that is not in the file.
+    #[error("cannot read the database: {0}")]
+    Read(#[from] StoreError),
+    /// It was told to stop.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// How far a check is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VerifyProgress {
+    /// SQLite checks the file; nobody knows for how long.
+    File,
+    /// Artifacts are read.
+    Entries {
+        /// What was read.
+        done: Read,
+        /// What there is, by the counters, in bytes.
+        total_bytes: u64,
+    },
+}
+
+/// A database that is to be checked.
+pub struct Verifier {
+    connection: Connection,
+    path: PathBuf,
+    version: u32,
+}
+
+impl Verifier {
+    /// Opens the database at `path` as it is, of this version or an older one. For a process that has no other
+    /// connection to it.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let fail = |error| schema::open_error(path, error);
+        let profile = Profile {
+            synchronous: Synchronous::Normal,
+            mmap: false,
+        };
+        let is_writable = OpenOptions::new().append(true).open(path).is_ok();
+        if !is_writable && !log_path(path).exists() {
+            // A backup on a disk that cannot be written, or of somebody else.
+            return Self::open_still(path);
+        }
+        check_content(file::inspect(path)?, path)?;
+        // The last to close the file folds its log, which a connection that may only read cannot.
+        let connection = connection::open(path, Role::Admin, profile).map_err(fail)?;
+        connection
+            .pragma_update(None, "query_only", true)
+            .map_err(fail)?;
+        Self::with(connection, path)
+    }
+
+    /// Opens a file that nobody changes, and leaves nothing beside it.
+    pub(super) fn open_still(path: &Path) -> Result<Self, OpenError> {
+        check_content(file::inspect_still(path)?, path)?;
+        let connection =
+            connection::open_still(path).map_err(|error| schema::open_error(path, error))?;
+        Self::with(connection, path)
+    }
+
+    fn with(connection: Connection, path: &Path) -> Result<Self, OpenError> {
+        // The header may be older than the log.
+        let version =
+            schema::version(&connection).map_err(|error| schema::open_error(path, error))?;
+        check_content(
+            Content::Ours {
+                schema_version: version,
+            },
+            path,
+        )?;
+        Ok(Self {
+            connection,
+            path: path.to_owned(),
+            version,
+        })
+    }
+
+    /// The schema version of the database.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Checks everything; `is_quick`: but the bytes of artifacts and what only they tell, and the order in
+    /// indexes.
+    pub fn run(
+        &self,
+        is_quick: bool,
+        stop: &Arc<AtomicBool>,
+        watch: &mut dyn FnMut(VerifyProgress),
+    ) -> Result<Verdict, VerifyError> {
+        let mut verdict = Verdict {
+            version: self.version,
+            ..Verdict::default()
+        };
+        watch(VerifyProgress::File);
+        let checked = self.check_file(is_quick, stop, &mut verdict);
+        tolerate(checked, &mut verdict)?;
+        let checked = self.check_references(stop, &mut verdict);
+        tolerate(checked, &mut verdict)?;
+        let checked = self.check_schema(&mut verdict);
+        tolerate(checked.map_err(Into::into), &mut verdict)?;
+        let checked = self.check_counters(&mut verdict);
+        tolerate(checked.map_err(Into::into), &mut verdict)?;
+        if !is_quick {
+            let checked = self.check_orphans(stop, &mut verdict);
+            tolerate(checked, &mut verdict)?;
+            let checked = self.check_entries(stop, watch, &mut verdict);
+            tolerate(checked, &mut verdict)?;
+        }
+        Ok(verdict)
+    }
+
+    /// Runs a check of SQLite's in one snapshot, as long as the log stays short; what it says, or `None`.
+    fn ask<T>(
+        &self,
+        stop: &Arc<AtomicBool>,
+        check: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>, VerifyError> {
+        let (asked, log) = (Arc::clone(stop), log_path(&self.path));
+        let (mut since, length_bytes) = (Instant::now(), log_bytes(&log));
+        let watch = move || {
+            if survey::is_time_to_pause(since) {
+                survey::pause(since);
+                since = Instant::now();
+            }
+            // A log that begins anew keeps the length of its file, so only one that grows is a long one.
+            let now_bytes = log_bytes(&log);
+            let is_long = now_bytes >= VERIFY_LOG_BYTES_MAX && now_bytes > length_bytes;
+            is_long || asked.load(Ordering::Relaxed)
+        };
+        let progress = |handler| {
+            let set = self.connection.progress_handler(CHECK_STEPS, handler);
+            set.map_err(StoreError::from)
+        };
+        progress(Some(watch))?;
+        let outcome = check(&self.connection);
+        self.connection
+            .progress_handler(0, None::<fn() -> bool>)
+            .map_err(StoreError::from)?;
+        if stop.load(Ordering::Relaxed) {
+            return Err(VerifyError::Interrupted);
+        }
+        match outcome {
+            Err(error) if error.sqlite_error_code() == Some(INTERRUPTED) => Ok(None),
+            outcome => Ok(Some(outcome.map_err(StoreError::from)?)),
+        }
+    }
+
+    /// What SQLite finds in the file.
+    fn check_file(
+        &self,
+        is_quick: bool,
+        stop: &Arc<AtomicBool>,
+        verdict: &mut Verdict,
+    ) -> Result<(), VerifyError> {
+        let pragma = if is_quick {
+            "PRAGMA quick_check"
+        } else {
+            "PRAGMA integrity_check"
+        };
+        let mut said: Vec<String> = Vec::new();
+        let finished = self.ask(stop, |connection| {
+            let mut statement = connection.prepare(pragma)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                said.push(row.get(0)?);
+            }
+            Ok(())
+        })?;
+        verdict.is_unfinished |= finished.is_none();
+        for text in said.iter().flat_map(|text| text.lines()) {
+            if text != "ok" {
+                verdict.add(Finding::File(text.to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_references(
+        &self,
+        stop: &Arc<AtomicBool>,
+        verdict: &mut Verdict,
+    ) -> Result<(), VerifyError> {
+        let found = self.ask(stop, |connection| {
+            let mut statement = connection
+                .prepare("SELECT DISTINCT \"table\", parent FROM pragma_foreign_key_check")?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        verdict.is_unfinished |= found.is_none();
+        for (from, to) in found.unwrap_or_default() {
+            verdict.add(Finding::Reference(from, to));
+        }
+        Ok(())
+    }
+
+    /// Triggers keep what is promised of entries, so one that is missing is a promise that is not kept.
+    fn check_schema(&self, verdict: &mut Verdict) -> Result<(), StoreError> {
+        let expected = facts::expected_schema(self.version)?;
+        let found = facts::objects(&self.connection)?;
+        let title = |object: &facts::Object| format!("{} {}", object.kind, object.name);
+        for object in &expected {
+            let same = found
+                .iter()
+                .find(|other| (&other.kind, &other.name) == (&object.kind, &object.name));
+            match same {
+                None => verdict.add(Finding::Missing(title(object))),
+                Some(other) if other.sql != object.sql => {
+                    verdict.add(Finding::Changed(title(object)));
+                }
+                Some(_) => {}
+            }
+        }
+        // What SQLite itself keeps for its planner is no concern of ours.
+        let is_foreign = |object: &&facts::Object| {
+            !expected
+                .iter()
+                .any(|ours| (&ours.kind, &ours.name) == (&object.kind, &object.name))
+        };
+        for object in found.iter().filter(is_foreign) {
+            verdict.add(Finding::Foreign(title(object)));
+        }
+        Ok(())
+    }
+
+    fn check_counters(&self, verdict: &mut Verdict) -> Result<(), StoreError> {
+        let (stored, wrong) = snapshot(&self.connection, || {
+            let counted = Counted::of(&self.connection)?;
+            Ok::<_, StoreError>((counted.stored(), counted.differences(&self.connection)?))
+        })?;
+        verdict.stored = stored;
+        for wrong in wrong {
+            verdict.add(Finding::Counter(wrong.to_string()));
+        }
+        Ok(())
+    }
+
+    fn check_entries(
+        &self,
+        stop: &AtomicBool,
+        watch: &mut dyn FnMut(VerifyProgress),
+        verdict: &mut Verdict,
+    ) -> Result<(), VerifyError> {
+        // Of an older version, or damaged: then there is no bar.
+        let total_bytes = stored_bytes(&self.connection).unwrap_or(0);
+        let mut survey = Survey::new(&self.connection)?;
+        let mut reader = Reader {
+            digest: blake3::Hasher::new(),
+            verdict,
+        };
+        loop {
+            if stop.load(Ordering::Relaxed) {
+                return Err(VerifyError::Interrupted);
+            }
+            let began = Instant::now();
+            let more = survey.step(&self.connection, &mut reader)?;
+            let done = survey.done;
+            watch(VerifyProgress::Entries { done, total_bytes });
+            if !more {
+                return Ok(());
+            }
+            survey::pause(began);
+        }
+    }
+
+    /// Looks for chunks between those of one artifact and those of the next.
+    fn check_orphans(&self, stop: &AtomicBool, verdict: &mut Verdict) -> Result<(), VerifyError> {
+        let mut next_id = Some(0);
+        while let Some(first_id) = next_id {
+            if stop.load(Ordering::Relaxed) {
+                return Err(VerifyError::Interrupted);
+            }
+            let began = Instant::now();
+            next_id = snapshot(&self.connection, || {
+                let mut from_id = first_id;
+                while let Some(id) = chunks::next_artifact(&self.connection, from_id)? {
+                    if survey::is_time_to_pause(began) {
+                        return Ok::<_, StoreError>(Some(id));
+                    }
+                    if !self.has_row(id)? {
+                        verdict.add(Finding::Orphans(id));
+                    }
+                    from_id = id + 1;
+                }
+                Ok(None)
+            })?;
+            survey::pause(began);
+        }
+        Ok(())
+    }
+
+    fn has_row(&self, id: i64) -> Result<bool, StoreError> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT 1 FROM artifacts WHERE id = ?1")?;
+        Ok(statement.exists([id])?)
+    }
+}
+
+const INTERRUPTED: rusqlite::ErrorCode = rusqlite::ErrorCode::OperationInterrupted;
+
+/// Makes a finding of an error that says that the file is malformed: the other checks may still go on.
+fn tolerate(outcome: Result<(), VerifyError>, verdict: &mut Verdict) -> Result<(), VerifyError> {
+    match outcome {
+        Err(VerifyError::Read(error)) if error.is_fault_of_the_file() => {
+            let finding = Finding::File(error.to_string());
+            if !verdict.findings.contains(&finding) {
+                verdict.add(finding);
+            }
+            Ok(())
+        }
+        outcome => outcome,
+    }
+}
+
+fn log_bytes(log: &Path) -> u64 {
+    fs::metadata(log).map_or(0, |log| log.len())
+}
+
+fn check_content(content: Content, path: &Path) -> Result<(), OpenError> {
+    match content {
+        Content::Ours { schema_version } if (1..=schema::VERSION).contains(&schema_version) => {
+            Ok(())
+        }
+        Content::Ours { schema_version } if schema_version > schema::VERSION => {
+            Err(OpenError::Newer {
+                path: path.to_owned(),
+                found: schema_version,
+                known: schema::VERSION,
+            })
+        }
+        _ => Err(OpenError::NotOurs(path.to_owned())),
+    }
+}
+
+/// Compares what is read with what was stored.
+struct Reader<'v> {
+    digest: blake3::Hasher,
+    verdict: &'v mut Verdict,
+}
+
+impl Visitor for Reader<'_> {
+    type Error = VerifyError;
+
+    fn chunk(&mut self, _: &Row, _: u32, data: &[u8]) -> Result<(), VerifyError> {
+        self.digest.update(data);
+        Ok(())
+    }
+
+    fn whole(&mut self, source: &Connection, row: &Row) -> Result<(), VerifyError> {
+        let is_right = self.digest.finalize().as_bytes()[..] == row.digest[..];
+        self.digest.reset();
+        if is_right {
+            return Ok(());
+        }
+        self.add(source, row, "its bytes do not have its digest")
+    }
+
+    fn flawed(&mut self, source: &Connection, row: &Row, flaw: Flaw) -> Result<(), VerifyError> {
+        self.digest.reset();
+        let what = match flaw {
+            Flaw::Chunk(sequence) => format!("chunk {sequence} is damaged or missing"),
+            Flaw::Excess => "there are chunks behind its end".to_owned(),
+        };
+        self.add(source, row, &what)
+    }
+
+    fn gone(&mut self, _: &Row) -> Result<(), VerifyError> {
+        self.digest.reset();
+        Ok(())
+    }
+}
+
+impl Reader<'_> {
+    fn add(&mut self, source: &Connection, row: &Row, what: &str) -> Result<(), VerifyError> {
+        let mut statement = source
+            .prepare_cached("SELECT scope_id, hash FROM artifacts WHERE id = ?1")
+            .map_err(StoreError::from)?;
+        let found: Option<(i64, String)> = statement
+            .query_row([row.id], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()
+            .map_err(StoreError::from)?;
+        if let Some((scope, hash)) = found {
+            self.verdict.add(Finding::Damaged {
+                scope: catalog::scope(source, ScopeId(scope))?,
+                hash,
+                what: what.to_owned(),
+            });
+        }
+        Ok(())
+    }
+}
