@@ -551,9 +551,9 @@ fn trusted_answers_do_not_depend_on_what_others_do_at_the_same_time() {
 const KEPT: [&str; 5] = [
     "gc",
     "--set",
-    "eviction.max_size=4MiB",
+    "eviction.max_size=3500KiB",
     "--set",
-    "eviction.isolated_share=25",
+    "eviction.isolated_share=20",
 ];
 
 /// Several rounds of one history on one database; what was told in each.
@@ -612,16 +612,20 @@ fn millis() -> u128 {
     now.expect("a clock").as_millis()
 }
 
-/// Steps of one round, in which no trusted entry is read twice: the second read would be noted or not, by
-/// how much time has passed.
+/// Steps of one round, in which nobody trusted reads an entry twice: the second read would be noted or not,
+/// by how much time has passed. At its end pull requests read what they find.
 fn round(world: &World, random: &mut Random, actors: &[usize], count: usize) -> Vec<Step> {
     let mut read = HashSet::new();
+    let isolated = world.actors_of(&[(Kind::Isolated, 1)]);
+    let mut fork = random.fork();
+    let reads = std::iter::repeat_with(|| world.step(&mut fork, &isolated));
+    let reads = reads.filter(|step| step.method == "GET").take(count / 2);
     let steps = std::iter::repeat_with(|| world.step(random, actors));
     let is_new = |step: &Step| {
         let key = (world.actors[step.actor].workspace, step.hash);
         step.method != "GET" || !world.counts(step) || read.insert(key)
     };
-    steps.filter(is_new).take(count).collect()
+    steps.filter(is_new).take(count).chain(reads).collect()
 }
 
 #[test]
@@ -654,7 +658,7 @@ fn what_is_evicted_of_trusted_entries_does_not_depend_on_others() {
         isolated_evicted += whole.evicted(true).0;
     }
     println!("{trusted_evicted} trusted entries were evicted, {isolated_evicted} isolated ones");
-    assert!(trusted_evicted > 20 && isolated_evicted > 20);
+    assert!(trusted_evicted > 5 && isolated_evicted > 5);
     coverage.holds(&[
         "Trusted counts GET 200",
         "Trusted counts GET 404",

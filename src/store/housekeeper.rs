@@ -33,6 +33,9 @@ const EVICTION_ROWS: usize = 128;
 /// must not keep everything else waiting.
 const EVICTION_JOBS_MAX: usize = 64;
 
+/// From one telling of what was evicted to the next, in ticks: what goes by its age goes one by one.
+const TELL_TICKS: u64 = 60;
+
 /// Steps by which the file is shrunk in one tick at the most, while no other bulk job waits: 128 MiB.
 const SHRINK_STEPS_MAX: usize = 64;
 
@@ -55,6 +58,9 @@ pub(super) struct Chores {
 #[derive(Default)]
 struct State {
     ticks: u64,
+    /// What was evicted and not told yet, and the tick from which on it may be.
+    untold: Evicted,
+    tell_from: u64,
     is_shrinking: bool,
     /// Eviction failed at the last try, which was told.
     is_failing: bool,
@@ -84,7 +90,7 @@ impl Housekeeper {
                 while !signal.wait(TICK) {
                     chores.tick(&mut state, &signal);
                 }
-                chores.finish();
+                chores.finish(&mut state);
             })?;
         Ok(Self {
             stop,
@@ -129,16 +135,22 @@ impl Chores {
 
     /// Evicts what the limits let go, and says so.
     fn evict(&self, state: &mut State, stop: &Stop) {
-        let mut evicted = Evicted::default();
-        let outcome = self.evict_all(&mut evicted, stop);
-        for (kind, reason, sum) in evicted.sums() {
-            self.observer.tell(&Event::Evicted(kind, reason, sum));
+        let outcome = self.evict_all(&mut state.untold, stop);
+        if state.ticks >= state.tell_from && state.untold != Evicted::default() {
+            self.tell(state);
+            state.tell_from = state.ticks + TELL_TICKS;
         }
         let trouble = outcome.err().filter(|error| *error != StoreError::Closed);
         if let Some(error) = trouble.as_ref().filter(|_| !state.is_failing) {
             self.observer.tell(&Event::EvictionFailed(error));
         }
         state.is_failing = trouble.is_some();
+    }
+
+    fn tell(&self, state: &mut State) {
+        for (kind, reason, sum) in std::mem::take(&mut state.untold).sums() {
+            self.observer.tell(&Event::Evicted(kind, reason, sum));
+        }
     }
 
     fn evict_all(&self, evicted: &mut Evicted, stop: &Stop) -> Result<(), StoreError> {
@@ -216,7 +228,8 @@ impl Chores {
     }
 
     /// What must not be lost when the server stops.
-    fn finish(&self) {
+    fn finish(&self, state: &mut State) {
+        self.tell(state);
         self.leftovers.condemn(&self.writer, STOP_WAIT);
         self.usage.flush(&self.writer, STOP_WAIT);
         let _ = self.read_times.flush(&self.writer, STOP_WAIT);

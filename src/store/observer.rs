@@ -10,7 +10,7 @@ use super::purge::Sum;
 /// Something that no request asked for.
 #[derive(Debug)]
 pub enum Event<'e> {
-    /// Entries of this kind were evicted for this reason; what one round of eviction did.
+    /// Entries of this kind were evicted for this reason, all of a minute together.
     Evicted(ScopeKind, Reason, Sum),
     /// Eviction could not do its work, and did so before. It is tried again.
     EvictionFailed(&'e StoreError),
