@@ -223,6 +223,42 @@ fn a_backup_that_is_killed_leaves_the_source_fine_and_what_it_leaves_is_removed_
 }
 
 #[test]
+fn what_goes_and_comes_while_a_backup_is_made_leaves_it_consistent() {
+    let (dir, token, all) = with_artifacts(400);
+    let server = Server::start(&dir);
+    let mut child = dir
+        .command(BINARY)
+        .args(["backup", "copy.db"])
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    eventually("it writes", || {
+        let begun = names(&dir, "copy.db.tmp.");
+        let length = |name: &String| std::fs::metadata(dir.join(name)).map_or(0, |file| file.len());
+        begun
+            .iter()
+            .any(|name| length(name) > 1_000_000)
+            .then_some(())
+    });
+    // In one transaction of the purge, so there is no half of it.
+    dir.cli(&["purge", "--token", &token.id]).done();
+    let answer = server.client(&token).put("new", &noise(1, 300_000));
+    assert_eq!(answer.status, 200);
+    let was_early = child.try_wait().expect("a child").is_none();
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    is_sound(&dir, "copy.db");
+    let copy = sqlite(&dir.join("copy.db"));
+    let copied = entries::all(&copy);
+    println!("{} entries; purged while it ran: {was_early}", copied.len());
+    // What was there before the purge, or after it, with or without the new one.
+    let expected = [all.len(), 0, 1];
+    assert!(expected.contains(&copied.len()), "{}", copied.len());
+    entries::counters_are_facts(&copy);
+    let orphans = "SELECT count(*) FROM chunks WHERE id >> 20 NOT IN (SELECT id FROM artifacts)";
+    assert_eq!(number(&copy, orphans), 0);
+}
+
+#[test]
 fn a_damaged_entry_is_named_and_left_out_and_the_rest_is_in_the_backup() {
     let (dir, token, all) = with_artifacts(12);
     let sqlite = dir.sqlite();
