@@ -24,6 +24,7 @@ pub struct Ended {
 pub fn run(world: &World, mut operator: Operator) -> Result<Ended> {
     let stopped = operator.stop(world);
     world.must("the last stop", stopped);
+    world.say("it has stopped; looking through the database");
     let verdict = world.command(&["verify"]);
     world.must("the database is looked through", verdict);
     for (what, directory) in [
