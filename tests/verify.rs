@@ -164,7 +164,7 @@ fn a_database_at_work_is_sound_and_what_goes_meanwhile_is_no_finding() {
 }
 
 #[test]
-fn a_backup_on_a_disk_that_cannot_be_written_is_verified_and_an_older_one_stays_what_it_is() {
+fn a_backup_is_verified_without_a_change_and_what_is_none_is_left_alone() {
     let (dir, _) = with_entries();
     dir.cli(&["backup", "copy.db"]).done();
     let before = fs::read(dir.join("copy.db")).expect("a file");

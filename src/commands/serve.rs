@@ -15,7 +15,7 @@ use super::{Hint, activation, gc, monitor, tls};
 use crate::api::{Api, Settings};
 use crate::auth::Authenticator;
 use crate::config::{self, Config, Resolution};
-use crate::server::{BindError, Limits, Server, bind};
+use crate::server::{BindError, Drained, Limits, Server, bind};
 use crate::store::{Event, IsolatedLimits, Observer, Options, SCHEMA_VERSION, Store, Synchronous};
 use crate::telemetry::{Log, Value};
 
@@ -28,7 +28,6 @@ const IMPATIENT_EXIT_CODE: i32 = 130;
 /// Runs the server.
 pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
     let config = &resolution.config;
-    let without_core = forbid_core_dump();
     // Before the log has its thread.
     let activated = activation::socket()?;
     let log =
@@ -37,12 +36,7 @@ pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
     for warning in resolution.warnings() {
         log.warn("configuration", &[("warning", Value::Text(&warning))]);
     }
-    if let Err(error) = without_core {
-        log.warn(
-            "core dumps cannot be turned off",
-            &[("error", Value::Shown(&error))],
-        );
-    }
+    forbid_core_dump(&log);
     raise_descriptor_limit(config, &log);
     schedule::check(&config.backup)?;
     // Before anything is opened, so that no signal is missed.
@@ -83,18 +77,7 @@ pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
     let drained = server.shutdown();
     // Until now it said how far this has come.
     monitor.map(Server::shutdown);
-    if drained.cut > 0 {
-        log.warn(
-            "requests were cut",
-            &[("requests", Value::Number(drained.cut as u64))],
-        );
-    }
-    if !drained.is_complete {
-        log.warn(
-            "some connections did not end; the next start folds the log into the file",
-            &[],
-        );
-    }
+    say_what_was_cut(&drained, &log);
     // It reads the database, which is closed next.
     drop(schedule);
     // The last owner closes the store, which folds the log into the one file.
@@ -107,10 +90,15 @@ pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
 /// Secrets of clients are in memory while they are checked, and a core dump would put them on a disk. The
 /// kernel writes none with this limit at 0, systemd-coredump neither. Whoever needs one to find a fault can
 /// raise the limit of the running process again (`prlimit --core`), for the hard one is as it was.
-fn forbid_core_dump() -> rustix::io::Result<()> {
+fn forbid_core_dump(log: &Log) {
     let mut limit = getrlimit(Resource::Core);
     limit.current = Some(0);
-    setrlimit(Resource::Core, limit)
+    if let Err(error) = setrlimit(Resource::Core, limit) {
+        log.warn(
+            "core dumps cannot be turned off",
+            &[("error", Value::Shown(&error))],
+        );
+    }
 }
 
 /// Lets the process have a descriptor for each connection: the limit that it starts with is often 1024.
@@ -151,6 +139,22 @@ fn listen(config: &Config) -> anyhow::Result<TcpListener> {
         return bound.hint("cachesrv serve --listen 127.0.0.1:0");
     }
     Ok(bound?)
+}
+
+/// Says what clients lost by the stop, if anything.
+fn say_what_was_cut(drained: &Drained, log: &Log) {
+    if drained.cut > 0 {
+        log.warn(
+            "requests were cut",
+            &[("requests", Value::Number(drained.cut as u64))],
+        );
+    }
+    if !drained.is_complete {
+        log.warn(
+            "some connections did not end; the next start folds the log into the file",
+            &[],
+        );
+    }
 }
 
 /// What an operator wants to see first: what runs, on which file, and what to do next.

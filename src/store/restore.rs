@@ -24,7 +24,7 @@ use rusqlite::{Connection, ErrorCode};
 use super::beside::{self, Beside, PlaceError};
 use super::connection::{self, Profile, Role, Synchronous};
 use super::error::{OpenError, StoreError};
-use super::file::{FileLock, sibling};
+use super::file::{self, FileLock, sibling};
 use super::verify::{Verdict, Verifier, VerifyError, VerifyProgress};
 use super::{facts, now_ms, schema};
 
@@ -208,6 +208,8 @@ impl Restore {
     ) -> Result<Restored, RestoreError> {
         beside::check_room(&self.target, self.size_bytes, 0)?;
         let beside = Beside::create(&self.target)?;
+        // The server may run as another user than whoever restores.
+        file::hand_over(beside.file(), beside.path());
         self.copy(&beside, stop, watch)?;
         let verifier = Verifier::open_still(beside.path())?;
         let restored = self.judge(&verifier, stop, watch)?;
