@@ -3,6 +3,8 @@
 //! They are used again, because a fresh 256 KiB allocation costs more than the copy into it: 206 µs
 //! against 15 µs a chunk, measured. A caller that waits for a buffer must hold none it could give back.
 //!
+//! Each is a mapping of its own and not from malloc, whose arenas, one for each few threads, would all keep some.
+//!
 //! Transfers of isolated tokens may hold half of them, so that pull requests, however slow or many, never
 //! take the last one from a trusted build.
 
@@ -11,6 +13,8 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+use memmap2::{MmapMut, MmapOptions};
 
 use super::chunks::CHUNK_BYTES;
 use super::model::ScopeKind;
@@ -30,7 +34,7 @@ pub struct BufferPool {
 /// at once, and nobody else is woken: thousands may wait.
 #[derive(Debug, Default)]
 struct State {
-    idle: Vec<Vec<u8>>,
+    idle: Vec<MmapMut>,
     lent: usize,
     /// How many of those are with isolated tokens.
     lent_isolated: usize,
@@ -52,7 +56,8 @@ struct Waiter {
 /// One buffer of [`CHUNK_BYTES`]; goes back to its pool when dropped.
 #[derive(Debug)]
 pub struct Buffer {
-    bytes: Vec<u8>,
+    /// There until it goes back.
+    bytes: Option<MmapMut>,
     kind: ScopeKind,
     pool: Arc<BufferPool>,
 }
@@ -73,10 +78,11 @@ impl BufferPool {
     pub fn try_take(self: &Arc<Self>, kind: ScopeKind) -> Option<Buffer> {
         let mut state = self.lock();
         let is_free = state.waiting(kind).is_empty() && self.has_one_for(&state, kind);
-        is_free.then(|| {
-            state.count(kind);
-            self.pick_up(state, kind)
-        })
+        if !is_free {
+            return None;
+        }
+        state.count(kind);
+        self.pick_up(state, kind)
     }
 
     /// A buffer, waiting for one until `deadline`, behind those who came before.
@@ -98,7 +104,7 @@ impl BufferPool {
             let woken = waiter.served.wait_timeout(state, left);
             state = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
-        Some(self.pick_up(state, kind))
+        self.pick_up(state, kind)
     }
 
     /// Whether somebody waits for a buffer and would get the one that a transfer of `kind` gives back.
@@ -141,15 +147,24 @@ impl BufferPool {
             .map(|waiter| waiter.kind)
     }
 
-    /// The buffer that counts as lent already.
-    fn pick_up(self: &Arc<Self>, mut state: MutexGuard<'_, State>, kind: ScopeKind) -> Buffer {
+    /// The buffer that counts as lent already; none where the system has no memory, which is like being busy.
+    fn pick_up(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+        kind: ScopeKind,
+    ) -> Option<Buffer> {
         let idle = state.idle.pop();
         drop(state);
-        Buffer {
-            bytes: idle.unwrap_or_else(|| vec![0; CHUNK_BYTES]),
+        // Gives the count back when it is dropped without bytes.
+        let mut buffer = Buffer {
+            bytes: idle,
             kind,
             pool: Arc::clone(self),
+        };
+        if buffer.bytes.is_none() {
+            buffer.bytes = MmapOptions::new().len(CHUNK_BYTES).map_anon().ok();
         }
+        buffer.bytes.is_some().then_some(buffer)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -190,7 +205,7 @@ impl Drop for Buffer {
         state.lent -= 1;
         state.lent_isolated -= usize::from(self.kind == ScopeKind::Isolated);
         if state.idle.len() < IDLE_MAX {
-            state.idle.push(std::mem::take(&mut self.bytes));
+            state.idle.extend(self.bytes.take());
         }
         self.pool.serve(&mut state);
     }
@@ -200,13 +215,13 @@ impl Deref for Buffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.bytes
+        self.bytes.as_deref().unwrap_or_default()
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes
+        self.bytes.as_deref_mut().unwrap_or_default()
     }
 }
 
