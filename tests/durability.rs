@@ -6,10 +6,12 @@
 
 mod support;
 
+use std::fs;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use support::{Client, Dir, Random, Server, Token, eventually, noise};
 
@@ -227,6 +229,54 @@ fn fill(server: &Server, token: &Token) -> Vec<Sent> {
         assert_eq!(client.put(&sent.name(), &sent.bytes()).status, 200);
     }
     all
+}
+
+/// Large uploads wait while the log is long. When whoever kept it from being folded is gone, it is folded, also
+/// where nothing but a trickle of small uploads makes it longer.
+#[test]
+fn large_uploads_go_on_soon_after_a_reader_let_go_of_a_long_log() {
+    const HELD_BYTES: u64 = 192 << 20;
+    let dir = Dir::new();
+    let token = dir.token("write");
+    let server = Server::start_with(&dir, &["--set", "limits.database_wait=5s"]);
+    let mut client = server.client(&token);
+    let reader = rusqlite::Connection::open(dir.db()).expect("the database");
+    let log_bytes = || fs::metadata(dir.join("cachesrv.db-wal")).map_or(0, |log| log.len());
+    let mut number = 0;
+    let mut put = |client: &mut Client, body: &[u8]| {
+        number += 1;
+        client.put(&number.to_string(), body).status
+    };
+    reader
+        .execute_batch("BEGIN; SELECT count(*) FROM artifacts")
+        .expect("a snapshot");
+    let (bulk, small) = (noise(1, 1 << 20), noise(2, 100_000));
+    while log_bytes() < HELD_BYTES - (2 << 20) {
+        assert_eq!(put(&mut client, &bulk), 200);
+    }
+    while log_bytes() < HELD_BYTES + (1 << 20) {
+        assert_eq!(put(&mut client, &small), 200);
+    }
+    assert_eq!(put(&mut client, &bulk), 403, "the reader is still there");
+    reader.execute_batch("COMMIT").expect("its end");
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Without these the log would be folded because writes paused.
+        let trickle = scope.spawn(|| {
+            let mut client = server.client(&token);
+            for number in 1_000_000.. {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                assert_eq!(client.put(&number.to_string(), b"x").status, 200);
+                thread::sleep(Duration::from_millis(100));
+            }
+        });
+        let status = put(&mut client, &bulk);
+        stop.store(true, Ordering::Relaxed);
+        trickle.join().expect("the trickle");
+        assert_eq!(status, 200);
+    });
 }
 
 #[test]

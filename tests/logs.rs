@@ -277,7 +277,7 @@ const KINDS: &[Kind] = &[
             assert_eq!(answer.status, 403);
         },
         keys: [NAMED, "reason"],
-        values: &[("reason", "not_for_isolated")],
+        values: &[("reason", "no_metrics")],
     },
     Kind {
         what: "a scrape at the second address",

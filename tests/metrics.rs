@@ -446,12 +446,17 @@ fn metrics_are_for_tokens_that_are_not_isolated() {
     let (status, text) = ask(&mut server.client(&revoked));
     assert_eq!(status, 401);
     assert!(text.starts_with("this token was revoked"), "{text}");
-    for options in [&["--isolated"][..], &["--isolated", "pr-1"]] {
+    dir.cli(&["workspace", "add", "shop"]).done();
+    for options in [
+        &["--isolated"][..],
+        &["--isolated", "pr-1"],
+        &["--workspace", "shop"],
+    ] {
         let (status, text) = ask(&mut server.client(&dir.token_with(options)));
         assert_eq!(status, 403);
         assert_eq!(
             text,
-            "metrics are not for isolated tokens: use one made by `cachesrv token create`"
+            "metrics are for tokens of the workspace 'default' that are not isolated: make one with `cachesrv token create`"
         );
     }
     let mut reader = server.client(&dir.token("read"));

@@ -36,7 +36,7 @@ reasons! {
     ScopeOfAnother = "scope_of_another",
     WorkspaceOfAnother = "workspace_of_another",
     ReadOnly = "read_only",
-    NotForIsolated = "not_for_isolated",
+    NoMetrics = "no_metrics",
     Miss = "miss",
     Exists = "exists",
     BadHash = "bad_hash",

@@ -16,8 +16,8 @@ pub(super) enum Refusal {
     ReadOnly(String),
     /// Metrics need a token.
     ScrapeWithoutToken,
-    /// Metrics are for tokens that are not isolated.
-    NotForIsolated,
+    /// Metrics are for whoever runs the cache.
+    NoMetrics,
     /// Nothing is stored under this hash where the token may look.
     Miss,
     /// Something is stored under this hash already.
@@ -56,10 +56,7 @@ impl Refusal {
         let harmless = if method == Method::Put { 403 } else { 404 };
         Status(match self {
             Self::Credential(_) | Self::ScrapeWithoutToken => 401,
-            Self::ReadOnly(_)
-            | Self::NotForIsolated
-            | Self::TooLarge { .. }
-            | Self::OverQuota(_) => 403,
+            Self::ReadOnly(_) | Self::NoMetrics | Self::TooLarge { .. } | Self::OverQuota(_) => 403,
             Self::Exists => 409,
             Self::Miss | Self::NoSuchPath(_) => 404,
             Self::Hash | Self::DiskFull | Self::Busy | Self::Damaged | Self::Internal => harmless,
@@ -80,8 +77,9 @@ impl Refusal {
                  metrics.listen"
                     .to_owned()
             }
-            Self::NotForIsolated => {
-                "metrics are not for isolated tokens: use one made by `cachesrv token create`"
+            Self::NoMetrics => {
+                "metrics are for tokens of the workspace 'default' that are not isolated: make one with \
+                 `cachesrv token create`"
                     .to_owned()
             }
             Self::Miss => "nothing is stored under this hash".to_owned(),
@@ -120,7 +118,7 @@ impl Refusal {
             Self::Credential(refusal) => Reason::from(*refusal),
             Self::ScrapeWithoutToken => Reason::TokenMissing,
             Self::ReadOnly(_) => Reason::ReadOnly,
-            Self::NotForIsolated => Reason::NotForIsolated,
+            Self::NoMetrics => Reason::NoMetrics,
             Self::Miss => Reason::Miss,
             Self::Exists => Reason::Exists,
             Self::Hash => Reason::BadHash,

@@ -50,6 +50,9 @@ impl Handler for Monitor {
     }
 }
 
+/// The workspace that is always there, and whose tokens may see how the server is.
+const DEFAULT_WORKSPACE: &str = "default";
+
 impl Api {
     /// Says where the number of open connections can be had.
     pub fn watch_connections(&self, connections: impl Fn() -> usize + Send + Sync + 'static) {
@@ -156,7 +159,8 @@ impl Api {
         }
     }
 
-    /// Metrics are for whoever runs the cache: a pull request need not know what main does.
+    /// Metrics are for whoever runs the cache, and sum up all workspaces: neither a pull request nor another
+    /// workspace need know what goes on.
     fn admit_scrape(
         &self,
         request: &Request<'_>,
@@ -168,13 +172,14 @@ impl Api {
             .map_err(|refusal| match refusal {
                 Refusal::Credential(auth::Refusal::Missing) => Refusal::ScrapeWithoutToken,
                 // An isolated token at a URL without a scope: no URL would help.
-                Refusal::Credential(refusal) if refusal.is_about_place() => Refusal::NotForIsolated,
+                Refusal::Credential(refusal) if refusal.is_about_place() => Refusal::NoMetrics,
                 refusal => refusal,
             })?;
-        let access = grant.access();
+        let is_for_metrics =
+            grant.access() != Access::Isolated && grant.workspace() == DEFAULT_WORKSPACE;
         record.admit(grant);
-        if access == Access::Isolated {
-            return Err(Refusal::NotForIsolated);
+        if !is_for_metrics {
+            return Err(Refusal::NoMetrics);
         }
         Ok(reader)
     }

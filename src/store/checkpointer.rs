@@ -15,7 +15,7 @@ use rusqlite::Connection;
 use super::connection::PAGE_SIZE_BYTES;
 use super::error::StoreError;
 use super::file;
-use super::writer::{LOG_BYTES_MAX, Shared};
+use super::writer::{LOG_BULK_BYTES_MAX, LOG_BYTES_MAX, Shared};
 
 /// A log of this length is folded even while writes go on. Folding at 16 MiB halves the p99 of a 16 MB
 /// upload (70 ms, not 140 ms) and costs a tenth of the throughput (scripts/bench.sh --parts put).
@@ -23,6 +23,10 @@ const FOLD_BYTES: u64 = 64 * 1024 * 1024;
 
 /// How much more a log must grow before the next try, when readers kept it in use.
 const RETRY_BYTES: u64 = 16 * 1024 * 1024;
+
+/// From one try to the next while the log is so long that bulk jobs wait: the little that still grows it
+/// may never be as much as [`RETRY_BYTES`].
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What is left to be folded when the writer is paused: a few milliseconds of work.
 const REMAINDER_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -65,6 +69,8 @@ struct Folder {
     log_path: PathBuf,
     /// The log file as it was last seen, and since when it has not changed.
     seen: (LogFile, Instant),
+    /// When it was last tried to fold under load.
+    tried_at: Instant,
 }
 
 impl Checkpointer {
@@ -80,6 +86,7 @@ impl Checkpointer {
             writer: Arc::clone(writer),
             log_path: file::log_path(database),
             seen: ((0, None), Instant::now()),
+            tried_at: Instant::now(),
         };
         let should_stop = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
@@ -112,7 +119,9 @@ impl Drop for Checkpointer {
 
 impl Folder {
     fn tick(&mut self) {
-        if self.writer.log_is_long() {
+        let holds_up =
+            self.writer.log_bytes() >= LOG_BULK_BYTES_MAX && self.tried_at.elapsed() >= RETRY_AFTER;
+        if self.writer.log_is_long() || holds_up {
             self.fold_under_load();
         } else if self.is_quiet() {
             self.fold_all();
@@ -143,6 +152,7 @@ impl Folder {
         }
         let begins_anew = self.restart(Mode::Restart);
         self.writer.hold_bulk(false);
+        self.tried_at = Instant::now();
         // A reader that is stuck in the log keeps it growing; try again after some more, not always.
         let next_fold_bytes = if begins_anew {
             FOLD_BYTES

@@ -136,8 +136,9 @@ pub struct Store {
     // The order of the fields is the order in which they are dropped: the writer closes the last
     // connection, which folds the log and removes it; the lock goes after every connection.
     readers: r2d2::Pool<SqliteConnectionManager>,
-    _checkpointer: checkpointer::Checkpointer,
+    // Before the checkpointer: what it still writes may have to wait for the log to be folded.
     _housekeeper: housekeeper::Housekeeper,
+    _checkpointer: checkpointer::Checkpointer,
     writer: Arc<writer::Writer>,
     _lock: file::FileLock,
     space: Arc<space::Space>,

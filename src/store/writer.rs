@@ -27,7 +27,7 @@ const GROUP_BYTES_MAX: u64 = 1024 * 1024;
 const GROUP_JOBS_MAX: usize = 256;
 
 /// A log of this length holds back bulk jobs, so that the checkpointer can catch up.
-const LOG_BULK_BYTES_MAX: u64 = 192 * 1024 * 1024;
+pub(super) const LOG_BULK_BYTES_MAX: u64 = 192 * 1024 * 1024;
 
 /// A log of this length holds back every job. Between the two, small jobs go on during a checkpoint.
 pub(super) const LOG_BYTES_MAX: u64 = 252 * 1024 * 1024;
