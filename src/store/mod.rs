@@ -102,9 +102,9 @@ const READERS_PER_CORE: u32 = 4;
 /// Reader connections at the least.
 const READERS_MIN: u32 = 16;
 
-/// Memory for chunks on their way out, all downloads together: 128 at once, others wait before they
+/// Memory for chunks on their way out, all downloads together: 96 at once, others wait before they
 /// begin. Artifacts that fit into a page need no such buffer.
-const DOWNLOAD_MEMORY_BYTES: u64 = 32 * 1024 * 1024;
+const DOWNLOAD_MEMORY_BYTES: u64 = 24 * 1024 * 1024;
 
 /// How long a download that found damage waits for its artifact to be hidden: it has waited before, and
 /// the next reader finds the same damage.
