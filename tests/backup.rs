@@ -440,7 +440,7 @@ fn a_directory_that_cannot_be_written_stops_the_start_and_later_is_a_line_in_the
     };
     serve("missing").failed(
         1,
-        "error: backup.dir: 'missing' is not a directory\ntry: mkdir -p missing\n",
+        "error: backup.dir: 'missing' is not a directory\ntry: mkdir -p -m 700 missing\n",
     );
     serve("cachesrv.db").failed(
         1,

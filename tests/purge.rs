@@ -586,7 +586,7 @@ fn mistakes_are_explained_and_change_nothing() {
             .cli(&["purge", "--token", handle])
             .failed(1, &text);
     }
-    let text = "error: there is no workspace 'x'\ntry: cachesrv workspace list\n";
+    let text = "error: there is no workspace 'x'\ntry: cachesrv workspace add x\n";
     world
         .dir
         .cli(&["purge", "--since", "1h", "--workspace", "x"])

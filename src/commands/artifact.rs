@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::selection::Wanted;
 use super::table::{Column, Table};
 use super::time::{date, rfc3339};
-use super::{Failure, database, note, print, purge, scope, token, workspace};
+use super::{Failure, database, note, print, purge, scope, shell, token, workspace};
 use crate::cli::{
     ArtifactCommand, ArtifactDeleteArgs, ArtifactListArgs, ArtifactShowArgs, InWorkspace,
 };
@@ -170,7 +170,7 @@ fn no_such_artifact(hash: &str, of: &str, place: &InWorkspace, config: &Config) 
     Failure::new(format!(
         "there is no artifact '{hash}' in {of}workspace '{workspace}'"
     ))
-    .hint(database::with_db(&list, &config.db))
+    .hint(shell::with_db(&list, &config.db))
 }
 
 /// When an entry was last read, by what counts for eviction; the store begins with the time at which it was

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::progress::Progress;
 use super::selection::{Wanted, can_write};
-use super::{database, note, print, scope, token, workspace};
+use super::{database, note, print, scope, shell, token, workspace};
 use crate::cli::PurgeArgs;
 use crate::config::Config;
 use crate::store::{Admin, Purge, PurgeProgress, Purged, Sum};
@@ -108,7 +108,7 @@ fn warn_of_the_living(config: &Config, args: &PurgeArgs, purge: &Purge) {
         "cachesrv token revoke {handle}{}",
         workspace::flag(args.place.name())
     );
-    note(&format!("try: {}", database::with_db(&revoke, &config.db)));
+    note(&format!("try: {}", shell::with_db(&revoke, &config.db)));
 }
 
 /// A removal as scripts see it. Keys are a contract.
