@@ -444,7 +444,7 @@ fn a_directory_that_cannot_be_written_stops_the_start_and_later_is_a_line_in_the
     );
     serve("cachesrv.db").failed(
         1,
-        "error: backup.dir: 'cachesrv.db' is not a directory\ntry: mkdir -p cachesrv.db\n",
+        "error: backup.dir: 'cachesrv.db' is not a directory\ntry: mkdir -p -m 700 cachesrv.db\n",
     );
     std::fs::create_dir(dir.join("nightly")).expect("a directory");
     let args = ["--set", "backup.dir=nightly", "--set", "backup.every=1s"];

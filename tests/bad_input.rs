@@ -66,7 +66,11 @@ fn an_address_in_use_is_named() {
     );
     other.cli(&["serve", "--listen", &address]).failed(1, &text);
     // Of another database too, and of another file of settings; each as a shell takes it.
-    std::fs::write(other.join("my settings.toml"), "db = \"b.db\"\nbehind_proxy = true\n").expect("a file");
+    std::fs::write(
+        other.join("my settings.toml"),
+        "db = \"b.db\"\nbehind_proxy = true\n",
+    )
+    .expect("a file");
     other.evidence().exempt_mode("my settings.toml");
     for (options, hint) in [
         (&["--db", "a b.db"][..], " --db 'a b.db'"),

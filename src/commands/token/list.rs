@@ -56,8 +56,8 @@ fn table(tokens: &[TokenRecord], in_one_workspace: bool) -> Table {
         Column::word("ACCESS"),
         Column::text("SCOPE").shown_if(tokens.iter().any(is_bound)),
         Column::word("STATE"),
-        Column::date("CREATED"),
-        Column::date("LAST USED"),
+        Column::lesser_date("CREATED"),
+        Column::lesser_date("LAST USED"),
         Column::date("EXPIRES"),
     ]);
     let or_never = |ms: Option<i64>| ms.map_or_else(|| "never".to_owned(), date);
