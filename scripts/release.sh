@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds what is handed out: dist/cachesrv-VERSION-MACHINE.tar.gz, its SHA256SUMS, and dist/container, from
+# Builds what is handed out: dist/cachesrv-VERSION-MACHINE-linux.tar.gz, its SHA256SUMS, and dist/container, from
 # which scripts/packaging/Containerfile makes an image. Takes no arguments.
 #
 # The binary is static (glibc, its resolver and allocator included), so it runs on any Linux of its machine's
@@ -55,7 +55,7 @@ dist=$root/dist
 rm -rf "$dist"
 mkdir -p "$dist/$name" "$dist/container/data"
 cp "$binary" README.md LICENSE "$dist/$name/"
-for file in cachesrv.service cachesrv.socket cachesrv.toml Containerfile; do
+for file in cachesrv.service cachesrv.socket cachesrv.toml; do
     cp "scripts/packaging/$file" "$dist/$name/"
 done
 mkdir "$dist/$name/man" "$dist/$name/completions"

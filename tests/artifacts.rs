@@ -141,7 +141,7 @@ isolated  trusted        2       1 B  0000-00-00 00:00  0000-00-00 00:00
     assert!(all.ends_with(shop), "{all}");
     let one = dir.cli(&["scope", "list", "--workspace", "default"]).done();
     assert_eq!(undated(&one), expected);
-    let unknown = "error: there is no workspace 'x'\ntry: cachesrv workspace list\n";
+    let unknown = "error: there is no workspace 'x'\ntry: cachesrv workspace add x\n";
     dir.cli(&["scope", "list", "--workspace", "x"])
         .failed(1, unknown);
 }
@@ -485,7 +485,7 @@ fn a_hash_that_is_not_there_cannot_be_shown_or_deleted() {
                 try: cachesrv artifact list --workspace shop\n";
     dir.cli(&["artifact", "show", "1", "--workspace", "shop"])
         .failed(1, text);
-    let text = "error: there is no workspace 'x'\ntry: cachesrv workspace list\n";
+    let text = "error: there is no workspace 'x'\ntry: cachesrv workspace add x\n";
     for command in [&["list"][..], &["show", "1"], &["delete", "1"]] {
         dir.cli(&[&["artifact"], command, &["--workspace", "x"]].concat())
             .failed(1, text);

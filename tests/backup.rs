@@ -440,11 +440,11 @@ fn a_directory_that_cannot_be_written_stops_the_start_and_later_is_a_line_in_the
     };
     serve("missing").failed(
         1,
-        "error: backup.dir: 'missing' is not a directory\ntry: mkdir -p missing\n",
+        "error: backup.dir: 'missing' is not a directory\ntry: mkdir -p -m 700 missing\n",
     );
     serve("cachesrv.db").failed(
         1,
-        "error: backup.dir: 'cachesrv.db' is not a directory\ntry: mkdir -p cachesrv.db\n",
+        "error: backup.dir: 'cachesrv.db' is not a directory\ntry: mkdir -p -m 700 cachesrv.db\n",
     );
     std::fs::create_dir(dir.join("nightly")).expect("a directory");
     let args = ["--set", "backup.dir=nightly", "--set", "backup.every=1s"];

@@ -22,6 +22,14 @@ const LIST: [&str; 2] = ["token", "list"];
 /// The commands that open the database, each in its own way.
 const ALL: [&[&str]; 3] = [&SERVE, &CREATE, &LIST];
 
+/// What a command says of a file that it cannot use: a server can do with another one, and nothing else.
+fn hinted(text: &str, command: &[&str]) -> String {
+    if command == SERVE {
+        return text.to_owned();
+    }
+    text.replace("serve --db another.db", "config show --sources")
+}
+
 fn set_mode(path: &Path, mode: u32) {
     let permissions = std::fs::Permissions::from_mode(mode);
     std::fs::set_permissions(path, permissions).expect("the mode is set");
@@ -57,6 +65,28 @@ fn an_address_in_use_is_named() {
         "error: address {address} is already in use\ntry: cachesrv serve --listen 127.0.0.1:0\n"
     );
     other.cli(&["serve", "--listen", &address]).failed(1, &text);
+    // Of another database too, and of another file of settings; each as a shell takes it.
+    std::fs::write(
+        other.join("my settings.toml"),
+        "db = \"b.db\"\nbehind_proxy = true\n",
+    )
+    .expect("a file");
+    other.evidence().exempt_mode("my settings.toml");
+    for (options, hint) in [
+        (&["--db", "a b.db"][..], " --db 'a b.db'"),
+        (
+            &["--config", "my settings.toml"],
+            " --config 'my settings.toml'",
+        ),
+        (
+            &["--config", "my settings.toml", "--db", "c.db"],
+            " --config 'my settings.toml' --db c.db",
+        ),
+    ] {
+        let text = text.replace(":0\n", &format!(":0{hint}\n"));
+        let serve = [&["serve", "--listen", &address], options].concat();
+        other.cli(&serve).failed(1, &text);
+    }
     assert_eq!(server.client(&token).get("kept").body, b"bytes");
 }
 
@@ -76,7 +106,7 @@ fn a_directory_is_no_database() {
                 try: cachesrv serve --db another.db\n";
     for command in ALL {
         dir.cli(&[command, &["--db", "store"]].concat())
-            .failed(1, text);
+            .failed(1, &hinted(text, command));
     }
     assert_eq!(dir.files(), ["store"]);
     let text = text.replace("'store'", "'/dev/null'");
@@ -87,13 +117,14 @@ fn a_directory_is_no_database() {
 #[test]
 fn a_directory_that_is_missing_is_not_made() {
     let dir = Dir::new();
-    let text = "error: cannot create 'no/such/x.db': No such file or directory (os error 2)\n";
+    let text = "error: there is no directory 'no/such': cannot create 'no/such/x.db': No such file or directory \
+                (os error 2)\ntry: mkdir -p -m 700 no/such\n";
     for command in [&SERVE, &CREATE] {
         dir.cli(&[&command[..], &["--db", "no/such/x.db"]].concat())
             .failed(1, text);
     }
     let text = "error: there is no database 'no/such/x.db'\n\
-                try: cachesrv token create --write --db no/such/x.db\n";
+                try: cachesrv config show --sources\n";
     for command in [&["token", "list"][..], &["token", "revoke", "ci"]] {
         dir.cli(&[command, &["--db", "no/such/x.db"]].concat())
             .failed(1, text);
@@ -122,18 +153,44 @@ fn a_directory_that_may_not_be_written_is_named() {
     let dir = Dir::new();
     set_mode(dir.path(), 0o555);
     for command in [&SERVE, &CREATE] {
-        let text = "error: cannot create 'cachesrv.db': Permission denied (os error 13)\n";
+        let text = "error: you may not make files in the directory '.': cannot create 'cachesrv.db': Permission denied \
+                    (os error 13)\ntry: chmod u+rwx .\n";
         run_without_privilege(&dir, command).failed(1, text);
     }
     assert!(dir.files().is_empty());
     let (dir, token) = with_artifact();
     set_mode(&dir.db(), 0o400);
-    let text = "error: cannot open 'cachesrv.db': Permission denied (os error 13)\n";
+    let text = "error: cannot open 'cachesrv.db': Permission denied (os error 13)\ntry: chmod 600 cachesrv.db\n";
     for command in ALL {
         run_without_privilege(&dir, command).failed(1, text);
     }
     set_mode(&dir.db(), 0o600);
     serves_what_it_had(&dir, &token);
+}
+
+/// Of a directory on the way, and of another user: whoever is not meant to be in there learns whom to ask.
+#[test]
+fn a_directory_that_lets_nobody_in_is_named_and_so_is_its_owner() {
+    let is_root = run(Command::new("id").arg("-u")).stdout == "0\n";
+    if !is_root {
+        eprintln!("not run: only root can give a directory away");
+        return;
+    }
+    let dir = Dir::new();
+    let closed = dir.join("closed");
+    std::fs::create_dir_all(closed.join("in")).expect("directories");
+    std::os::unix::fs::chown(&closed, Some(1), Some(1)).expect("root may give away");
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).expect("a mode");
+    let user = run(Command::new("id").args(["-un", "1"])).stdout;
+    let text = format!(
+        "error: the directory 'closed' does not let you in: cannot create 'closed/in/x.db': Permission denied \
+         (os error 13)\ntry: sudo -u {} cachesrv doctor --db closed/in/x.db\n",
+        user.trim_end()
+    );
+    for command in [&SERVE, &CREATE] {
+        let command = [&command[..], &["--db", "closed/in/x.db"]].concat();
+        run_without_privilege(&dir, &command).failed(1, &text);
+    }
 }
 
 #[test]
@@ -142,7 +199,8 @@ fn a_database_in_a_directory_that_may_not_be_written_is_refused() {
     set_mode(dir.path(), 0o555);
     let outcome = run_without_privilege(&dir, &SERVE);
     set_mode(dir.path(), 0o755);
-    let text = "error: cannot create a log beside 'cachesrv.db': permission denied\n";
+    let text = "error: you may not make files in the directory '.': cannot create a log beside 'cachesrv.db': permission \
+                denied\ntry: chmod u+rwx .\n";
     outcome.failed(1, text);
     serves_what_it_had(&dir, &token);
 }
@@ -192,7 +250,7 @@ fn refused_untouched(dir: &Dir, text: &str) {
     let before = std::fs::read(dir.db()).expect("a file");
     let files = dir.files();
     for command in ALL {
-        dir.cli(command).failed(1, text);
+        dir.cli(command).failed(1, &hinted(text, command));
         let after = std::fs::read(dir.db()).expect("a file");
         assert!(before == after, "{command:?} changed the file");
         assert_eq!(dir.files(), files);

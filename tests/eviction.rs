@@ -490,7 +490,7 @@ fn gc_beside_a_server_hides_and_the_server_frees() {
 #[test]
 fn gc_wants_a_database_that_is_there() {
     let dir = Dir::new();
-    let error = "error: there is no database 'cachesrv.db'\ntry: cachesrv token create --write\n";
+    let error = "error: there is no database 'cachesrv.db'\ntry: cachesrv config show --sources\n";
     for args in [&["gc"][..], &["gc", "--dry-run"]] {
         dir.cli(args).failed(1, error);
     }

@@ -352,3 +352,35 @@ fn root_gives_away_no_file_behind_a_link() {
     dir.token("write");
     assert_eq!(fs::metadata(target).expect("it was made").uid(), 0);
 }
+
+/// What `scripts/start.sh` prints before it starts the server, with the program of this test.
+fn said_by_start(variables: &str) -> String {
+    let script = fs::read_to_string(root().join("scripts/start.sh")).expect("start.sh");
+    let lines = script.lines().filter(|line| {
+        !["cargo ", "exec ", "cachesrv="]
+            .iter()
+            .any(|word| line.starts_with(word))
+    });
+    let lines: Vec<&str> = lines.collect();
+    assert_eq!(lines.len() + 3, script.lines().count());
+    let dir = Dir::new();
+    let set = format!("{variables} cachesrv='{BINARY}'\nexport CACHESRV_TLS_CERTIFICATE\n");
+    dir.shell(&(set + &lines.join("\n"))).done()
+}
+
+#[test]
+fn the_start_script_prints_one_url_by_the_protocol_that_the_server_speaks() {
+    for (variables, url) in [
+        ("CACHESRV_TLS_CERTIFICATE=none", "http://127.0.0.1:8787"),
+        (
+            "CACHESRV_TLS_CERTIFICATE=cert.pem",
+            "https://127.0.0.1:8787",
+        ),
+    ] {
+        let said = said_by_start(variables);
+        let server = format!("  export NX_SELF_HOSTED_REMOTE_CACHE_SERVER={url}");
+        let lines: Vec<&str> = said.lines().filter(|line| !line.is_empty()).collect();
+        assert_eq!(lines.len(), 3, "{said}");
+        assert_eq!(lines[1], server, "{said}");
+    }
+}

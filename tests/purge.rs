@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -586,7 +587,7 @@ fn mistakes_are_explained_and_change_nothing() {
             .cli(&["purge", "--token", handle])
             .failed(1, &text);
     }
-    let text = "error: there is no workspace 'x'\ntry: cachesrv workspace list\n";
+    let text = "error: there is no workspace 'x'\ntry: cachesrv workspace add x\n";
     world
         .dir
         .cli(&["purge", "--since", "1h", "--workspace", "x"])
@@ -860,6 +861,47 @@ fn a_purge_and_a_busy_server_do_not_notice_each_other() {
     assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
     let left = dir.number("SELECT count(*) FROM artifacts WHERE state = 'stored'");
     assert_eq!(left as u64, counts.iter().sum::<u64>());
+}
+
+/// Ctrl-C while it runs: what was done so far is said, and is all that was done.
+#[track_caller]
+fn interrupted(args: &[&str], verb: &str) {
+    const COUNT: usize = 60_000;
+    let dir = Dir::new();
+    let leaked = dir.token_with(&["--write", "--name", "leaked"]);
+    dir.cli(&["token", "revoke", "leaked"]).done();
+    seed(&dir, &leaked, COUNT);
+    let mut command = dir.command(support::dir::BINARY);
+    command.args(args);
+    let running = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("cachesrv starts");
+    let hidden = "SELECT count(*) FROM artifacts WHERE state = 'condemned'";
+    eventually("it has begun", || (dir.number(hidden) > 0).then_some(()));
+    let kill = format!("kill -INT {}", running.id());
+    let killed = Command::new("sh").args(["-c", &kill]).status();
+    assert!(killed.expect("sh").success());
+    let said = running.wait_with_output().expect("it ends");
+    let [stdout, stderr] = [said.stdout, said.stderr].map(|text| String::from_utf8(text).unwrap());
+    assert_eq!(said.status.code(), Some(1), "{stdout}{stderr}");
+    assert_eq!(stderr, "error: interrupted: repeat it for the rest\n");
+    let left = dir.number("SELECT count(*) FROM artifacts WHERE state = 'stored'") as usize;
+    assert!(left > 0, "{stdout}");
+    let gone = format!("{verb} {} artifacts, ", COUNT - left);
+    assert!(stdout.starts_with(&gone), "{gone}: {stdout}");
+    assert_eq!(dir.files(), ["cachesrv.db"]);
+}
+
+#[test]
+fn a_purge_that_is_interrupted_says_what_it_did_and_closes_the_database() {
+    interrupted(&["purge", "--token", "leaked"], "purged");
+}
+
+#[test]
+fn a_gc_that_is_interrupted_says_what_it_did_and_closes_the_database() {
+    interrupted(&["gc", "--set", "eviction.max_size=1MiB"], "evicted");
 }
 
 #[test]

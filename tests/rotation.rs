@@ -372,7 +372,7 @@ fn only_the_old_token_was_used_until_the_new_one_is() {
     let new = rotate(&dir, &["ci"]);
     assert_eq!(
         listed(&dir, &old.id)["last_used_at"],
-        "1970-01-01T00:00:01Z"
+        "1970-01-01T00:00:01.000Z"
     );
     assert_eq!(listed(&dir, &new.id)["last_used_at"], Value::Null);
     let server = Server::start(&dir);
@@ -382,7 +382,7 @@ fn only_the_old_token_was_used_until_the_new_one_is() {
     });
     assert_eq!(
         listed(&dir, &old.id)["last_used_at"],
-        "1970-01-01T00:00:01Z"
+        "1970-01-01T00:00:01.000Z"
     );
 }
 
@@ -419,7 +419,10 @@ fn the_new_token_lives_as_long_as_the_old_one_was_to_live_from_its_creation() {
     set(&dir, "created_at_ms = -253400000000000", &longest.id);
     let new = rotate(&dir, &["longest"]);
     assert_eq!(number(&dir, "expires_at_ms", &new.id), 253_402_207_200_000);
-    assert_eq!(listed(&dir, &new.id)["expires_at"], "9999-12-30T22:00:00Z");
+    assert_eq!(
+        listed(&dir, &new.id)["expires_at"],
+        "9999-12-30T22:00:00.000Z"
+    );
 }
 
 #[test]

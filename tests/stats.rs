@@ -256,12 +256,12 @@ fn what_makes_no_sense_is_refused() {
     let dir = Dir::new();
     dir.cli(&["stats"]).failed(
         1,
-        "error: there is no database 'cachesrv.db'\ntry: cachesrv token create --write\n",
+        "error: there is no database 'cachesrv.db'\ntry: cachesrv config show --sources\n",
     );
     dir.token("write");
     dir.cli(&["stats", "--workspace", "shop"]).failed(
         1,
-        "error: there is no workspace 'shop'\ntry: cachesrv workspace list\n",
+        "error: there is no workspace 'shop'\ntry: cachesrv workspace add shop\n",
     );
     for days in ["0", "401", "x"] {
         assert_eq!(dir.cli(&["stats", "--days", days]).code, Some(2), "{days}");

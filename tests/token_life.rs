@@ -173,7 +173,8 @@ fn a_name_is_looked_for_in_one_workspace_and_an_id_in_all_unless_one_is_typed() 
             "there is no token 'nope' in workspace 'shop'",
             "list --workspace shop",
         );
-        let unknown = "error: there is no workspace 'nowhere'\ntry: cachesrv workspace list\n";
+        let unknown =
+            "error: there is no workspace 'nowhere'\ntry: cachesrv workspace add nowhere\n";
         let outcome = dir.cli(&["token", verb, &ours.id, "--workspace", "nowhere"]);
         outcome.failed(1, unknown);
     }
@@ -528,8 +529,7 @@ fn what_is_no_token_of_this_database_is_refused_with_a_sentence() {
         }
     }
     inspect(&dir, &[], b"\xff\xfe").failed(1, no_token);
-    let missing =
-        "error: there is no database 'none.db'\ntry: cachesrv token create --write --db none.db\n";
+    let missing = "error: there is no database 'none.db'\ntry: cachesrv config show --sources\n";
     inspect(&dir, &["--db", "none.db"], secret.as_bytes()).failed(1, missing);
 }
 
@@ -618,7 +618,7 @@ fn the_list_shows_workspace_and_scope_only_where_they_are_not_the_ordinary_ones(
         (&json[0]["id"], &json[0]["scope"]),
         (&shop.id.into(), &Value::Null)
     );
-    let unknown = "error: there is no workspace 'nope'\ntry: cachesrv workspace list\n";
+    let unknown = "error: there is no workspace 'nope'\ntry: cachesrv workspace add nope\n";
     for options in [&[][..], &["--json"]] {
         let args = [&["token", "list", "--workspace", "nope"], options].concat();
         dir.cli(&args).failed(1, unknown);
@@ -709,10 +709,10 @@ fn a_command_line_that_contradicts_itself_changes_nothing() {
         dir.cli(&["token", "create", &format!("--isolated={scope}")])
             .failed(2, &text);
     }
-    let unknown = "error: there is no workspace 'nope'\ntry: cachesrv workspace list\n";
+    let unknown = "error: there is no workspace 'nope'\ntry: cachesrv workspace add nope\n";
     dir.cli(&["token", "create", "--workspace", "nope"])
         .failed(1, unknown);
-    let taken = "error: a token named 'ci' exists already\ntry: cachesrv token revoke ci\n";
+    let taken = "error: a token named 'ci' exists already: choose another name, or replace its secret\ntry: cachesrv token rotate ci\n";
     dir.cli(&["token", "create", "--name", "ci"])
         .failed(1, taken);
     let exists = "error: there is a workspace 'default' already\ntry: cachesrv workspace list\n";

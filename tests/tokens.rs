@@ -86,7 +86,7 @@ fn the_list_fits_a_terminal_and_shows_no_secret() {
     let nobody = dir.cli(&["token", "list"]);
     nobody.failed(
         1,
-        "error: there is no database 'cachesrv.db'\ntry: cachesrv token create --write\n",
+        "error: there is no database 'cachesrv.db'\ntry: cachesrv config show --sources\n",
     );
     let longest = "n".repeat(64);
     let mut tokens = vec![
@@ -314,7 +314,7 @@ fn a_token_that_expires_is_refused_from_then_on() {
 fn two_living_tokens_never_have_one_name() {
     let dir = Dir::new();
     let first = dir.token_with(&["--write", "--name", "ci"]);
-    let taken = "error: a token named 'ci' exists already\ntry: cachesrv token revoke ci\n";
+    let taken = "error: a token named 'ci' exists already: choose another name, or replace its secret\ntry: cachesrv token rotate ci\n";
     dir.cli(&["token", "create", "--read", "--name", "ci"])
         .failed(1, taken);
     assert_eq!(list(&dir).len(), 1);
@@ -346,7 +346,7 @@ fn of_many_processes_that_want_one_name_one_gets_it() {
         .filter(|outcome| outcome.code == Some(0))
         .count();
     assert_eq!(won, 1, "{outcomes:?}");
-    let taken = "error: a token named 'ci' exists already\ntry: cachesrv token revoke ci\n";
+    let taken = "error: a token named 'ci' exists already: choose another name, or replace its secret\ntry: cachesrv token rotate ci\n";
     for outcome in outcomes.iter().filter(|outcome| outcome.code != Some(0)) {
         outcome.failed(1, taken);
     }

@@ -110,7 +110,7 @@ fn findings_are_listed_each_with_a_command_that_works() {
     drop(connection);
     let said = dir.cli(&["verify"]);
     assert_eq!(said.code, Some(1));
-    let mend = "cachesrv backup mended.db && cachesrv restore mended.db --force";
+    let mend = "cachesrv backup mended.db; cachesrv restore mended.db --force";
     assert_eq!(
         said.stdout,
         format!(

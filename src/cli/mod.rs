@@ -229,7 +229,8 @@ Examples:
     /// Copy the database to a file while the server runs
     #[command(
         long_about = "Copy the database into one new file, beside a running server or without one.\n\nThe copy is \
-                      consistent, and holds every artifact that was stored when it began. Each is checked against its \
+                      consistent, and holds every artifact that was stored when it began; where uploads outrun the \
+                      copy, the newest are left to the next one, and it says how many. Each is checked against its \
                       checksum; one that is damaged is named and left out, and the exit code is 1 then. The file \
                       comes to its name whole or not at all, with mode 0600.",
         after_long_help = "\
@@ -275,7 +276,8 @@ Examples:
         long_about = "Find what is wrong with the configuration, the files, the machine or the server, each with its \
                       remedy.\n\nIt reads the configuration that the server reads, so run it as the same user with the \
                       same file and variables. When the server answers, it makes tokens that live for minutes, stores, \
-                      reads and is refused as builds are, and removes what it made.\n\nWithout a database at hand, on a \
+                      reads and is refused as builds are, and removes what it made; these requests count in `cachesrv \
+                      stats`.\n\nWithout a database at hand, on a \
                       laptop say, --url tries a server with a token that it asks for or reads from stdin. What a write \
                       token stores then stays until it is evicted.\n\nExit codes: 0 no problem, warnings perhaps; 1 \
                       problems; 2 the command line or the configuration is wrong.",

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::selection::Wanted;
 use super::table::{Column, Table};
 use super::time::{date, rfc3339};
-use super::{Failure, database, note, print, purge, scope, token, workspace};
+use super::{Failure, database, note, print, purge, scope, shell, token, workspace};
 use crate::cli::{
     ArtifactCommand, ArtifactDeleteArgs, ArtifactListArgs, ArtifactShowArgs, InWorkspace,
 };
@@ -67,9 +67,14 @@ fn table(entries: &[Entry]) -> Table {
         Column::word("KIND").shown_if(any_isolated),
         Column::text("SCOPE").shown_if(any_isolated),
         Column::date("STORED"),
-        Column::date("LAST READ").shown_if(any_read),
-        Column::text("TOKEN"),
-        Column::text("FROM"),
+        Column::lesser_date("LAST READ").shown_if(any_read),
+        // Of one without a name it is the id.
+        if entries.iter().all(|entry| entry.writer.name.is_some()) {
+            Column::text("TOKEN")
+        } else {
+            Column::word("TOKEN")
+        },
+        Column::word("FROM"),
     ]);
     for entry in entries {
         let writer = &entry.writer;
@@ -148,7 +153,7 @@ fn delete(config: &Config, args: &ArtifactDeleteArgs) -> anyhow::Result<()> {
         dry_run: args.dry_run,
     };
     let purged = purge::carry_out(&mut admin, &purge)?;
-    if purged.total().artifacts == 0 {
+    if purged.total().artifacts == 0 && !purged.is_interrupted {
         let place = match (&args.scope.scope, args.scope.trusted) {
             (Some(name), _) => format!("isolated scope '{name}' of "),
             (None, true) => "the trusted scope of ".to_owned(),
@@ -161,7 +166,8 @@ fn delete(config: &Config, args: &ArtifactDeleteArgs) -> anyhow::Result<()> {
     } else {
         "deleted"
     };
-    print(&purge::told(&purged, verb, args.place.name()))
+    print(&purge::told(&purged, verb, args.place.name()))?;
+    purge::complete(&purged)
 }
 
 fn no_such_artifact(hash: &str, of: &str, place: &InWorkspace, config: &Config) -> Failure {
@@ -170,7 +176,7 @@ fn no_such_artifact(hash: &str, of: &str, place: &InWorkspace, config: &Config) 
     Failure::new(format!(
         "there is no artifact '{hash}' in {of}workspace '{workspace}'"
     ))
-    .hint(database::with_db(&list, &config.db))
+    .hint(shell::with_db(&list, &config.db))
 }
 
 /// When an entry was last read, by what counts for eviction; the store begins with the time at which it was

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::interrupt::wish_to_stop;
 use super::progress::Progress;
-use super::{Failure, amount, database, note, print, scope, time};
+use super::shell::quoted;
+use super::{Failure, amount, database, note, print, scope, shell, time};
 use crate::cli::BackupArgs;
 use crate::config::{Config, Resolution};
 use crate::store::{BackupError, BackupMade, BackupRequest, Lost, PlaceError, now_ms};
@@ -91,7 +92,7 @@ fn complain_of_damage(config: &Config, damaged: &[Lost], is_json: bool) -> anyho
     let verb = if damaged.len() == 1 { "is" } else { "are" };
     let count = amount::of(damaged.len() as u64, "damaged entry", "damaged entries");
     let text = format!("the backup is made, but {count} {verb} not in it");
-    let verify = database::with_db("cachesrv verify", &config.db);
+    let verify = shell::with_db("cachesrv verify", &config.db);
     Err(Failure::new(text).hint(verify).into())
 }
 
@@ -103,13 +104,13 @@ fn explained(
     destination: &Path,
 ) -> anyhow::Error {
     let again = |destination: &Path, flag: &str| {
-        let backup = format!("cachesrv backup {}{flag}", destination.display());
-        database::with_db(&backup, &config.db)
+        let backup = format!("cachesrv backup {}{flag}", quoted(destination));
+        shell::with_db(&backup, &config.db)
     };
     let hint = match &error {
         BackupError::Place(PlaceError::Exists(_)) => again(destination, " --force"),
         BackupError::Place(PlaceError::NoDirectory(directory)) => {
-            format!("mkdir -p {}", directory.display())
+            format!("mkdir -p -m 700 {}", quoted(directory))
         }
         BackupError::Place(
             PlaceError::Itself(_)
@@ -118,7 +119,7 @@ fn explained(
             | PlaceError::NotAFile(_),
         ) => again(Path::new("another.db"), ""),
         BackupError::Source(_) | BackupError::Unsound(_) => {
-            database::with_db("cachesrv verify", &config.db)
+            shell::with_db("cachesrv verify", &config.db)
         }
         BackupError::Place(PlaceError::NoRoom { .. } | PlaceError::Io { .. })
         | BackupError::Interrupted => {

@@ -1,11 +1,14 @@
 //! `cachesrv gc`: evicts what the limits let go, and says what that was, why, and how full the cache is.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use anyhow::Context;
 use serde::Serialize;
 
+use super::interrupt::wish_to_stop;
 use super::progress::Progress;
 use super::table::{Column, Table};
-use super::{database, note, print};
+use super::{Failure, database, note, print};
 use crate::cli::GcArgs;
 use crate::config::Config;
 use crate::store::{
@@ -41,7 +44,8 @@ pub(super) fn run(config: &Config, args: &GcArgs) -> anyhow::Result<()> {
         database::open_alone(config)?
     };
     let before = room(&admin)?;
-    let (evicted, is_freed) = carry_out(&mut admin, &gc)?;
+    let stop = wish_to_stop()?;
+    let (evicted, is_freed) = carry_out(&mut admin, &gc, &stop)?;
     let after = room(&admin)?;
     let told = Told {
         gc: &gc,
@@ -57,6 +61,10 @@ pub(super) fn run(config: &Config, args: &GcArgs) -> anyhow::Result<()> {
     } else {
         told.print()?;
     }
+    // What was evicted stays evicted; the rest goes when it is repeated, or by the server.
+    if stop.load(Ordering::Relaxed) {
+        return Err(Failure::new("interrupted: repeat it for the rest").into());
+    }
     if !args.dry_run && !is_freed && evicted != Evicted::default() {
         note("the server frees their room within seconds");
     }
@@ -68,7 +76,7 @@ fn room(admin: &Admin) -> anyhow::Result<Room> {
 }
 
 /// Evicts, and frees where no server does it, with a progress bar where somebody watches.
-fn carry_out(admin: &mut Admin, gc: &Gc) -> anyhow::Result<(Evicted, bool)> {
+fn carry_out(admin: &mut Admin, gc: &Gc, stop: &AtomicBool) -> anyhow::Result<(Evicted, bool)> {
     let mut progress = Progress::new();
     let mut watch = |now: GcProgress| {
         progress.show(now.done, now.total, || {
@@ -80,10 +88,10 @@ fn carry_out(admin: &mut Admin, gc: &Gc) -> anyhow::Result<(Evicted, bool)> {
             .to_owned()
         });
     };
-    let evicted = admin.evict(gc, &mut watch).context("cannot evict")?;
+    let evicted = admin.evict(gc, stop, &mut watch).context("cannot evict")?;
     let is_freed = !gc.dry_run
         && admin
-            .free(&mut watch)
+            .free(stop, &mut watch)
             .context("cannot free what was evicted; repeat it")?;
     Ok((evicted, is_freed))
 }

@@ -24,7 +24,10 @@ pub(super) fn run(resolution: &Resolution, args: &HealthcheckArgs) -> anyhow::Re
     };
     let target = target.ok_or_else(|| {
         Failure::usage("the server listens on port 0, which is any free port: its log says which")
-            .hint("cachesrv healthcheck --url http://127.0.0.1:8787")
+            .hint(format!(
+                "cachesrv healthcheck --url {}",
+                Target::example(config)
+            ))
     })?;
     let path = if args.ready { "/readyz" } else { "/healthz" };
     // By the name in the certificate nobody would reach the own machine.

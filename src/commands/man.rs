@@ -24,7 +24,8 @@ pub(super) fn run(args: &ManArgs) -> anyhow::Result<()> {
     let Some(dir) = &args.dir else {
         return print(&String::from_utf8_lossy(&page(&root)?));
     };
-    let pages = write_all(&root, dir)
+    let pages = fs::create_dir_all(dir)
+        .and_then(|()| write_all(&root, dir))
         .with_context(|| format!("cannot write man pages into '{}'", dir.display()))?;
     note(&format!("wrote {pages} man pages into '{}'", dir.display()));
     Ok(())

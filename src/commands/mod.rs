@@ -27,6 +27,7 @@ mod scope;
 mod secret;
 mod selection;
 mod serve;
+mod shell;
 mod stats;
 mod table;
 mod time;

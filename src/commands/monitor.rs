@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::Hint;
+use super::shell::with_config;
 use crate::api::{Api, Bounds, Metrics, Monitor};
-use crate::config::Config;
+use crate::config::{Config, Resolution};
 use crate::server::{BindError, Limits, Server, bind};
 use crate::store::now_ms;
 use crate::telemetry::{Log, Value};
@@ -32,15 +33,16 @@ pub(super) fn metrics(config: &Config) -> anyhow::Result<Metrics> {
 }
 
 /// Takes the address, if one is configured: before clients are served, so that a wrong one is told at once.
-pub(super) fn listen(config: &Config) -> anyhow::Result<Option<TcpListener>> {
-    let Some(address) = config.metrics.listen else {
+pub(super) fn listen(resolution: &Resolution) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = resolution.config.metrics.listen else {
         return Ok(None);
     };
     let bound = bind(address);
     let is_in_use = matches!(bound, Err(BindError::InUse { .. }));
     let mut bound = bound.context("cannot serve metrics");
     if is_in_use {
-        bound = bound.hint("cachesrv serve --set metrics.listen=127.0.0.1:0");
+        let serve = "cachesrv serve --set metrics.listen=127.0.0.1:0";
+        bound = bound.hint(with_config(serve, resolution));
     }
     bound.map(Some)
 }

@@ -4,9 +4,10 @@
 use anyhow::Context;
 use serde::Serialize;
 
+use super::interrupt::wish_to_stop;
 use super::progress::Progress;
 use super::selection::{Wanted, can_write};
-use super::{database, note, print, scope, token, workspace};
+use super::{Failure, database, note, print, scope, shell, token, workspace};
 use crate::cli::PurgeArgs;
 use crate::config::Config;
 use crate::store::{Admin, Purge, PurgeProgress, Purged, Sum};
@@ -42,14 +43,23 @@ pub(super) fn run(config: &Config, args: &PurgeArgs) -> anyhow::Result<()> {
         note(&no_beginning(args));
     }
     warn_of_the_living(config, args, &purge);
+    complete(&purged)
+}
+
+/// Who pressed Ctrl-C knows what was done, and scripts that it is not all.
+pub(super) fn complete(purged: &Purged) -> anyhow::Result<()> {
+    if purged.is_interrupted {
+        return Err(Failure::new("interrupted: repeat it for the rest").into());
+    }
     Ok(())
 }
 
 /// Removes what is meant, with a progress bar where somebody watches.
 pub(super) fn carry_out(admin: &mut Admin, purge: &Purge) -> anyhow::Result<Purged> {
+    let stop = wish_to_stop()?;
     let mut progress = Progress::new();
     let mut latest = PurgeProgress::default();
-    let outcome = admin.purge(purge, &mut |now| {
+    let outcome = admin.purge(purge, &stop, &mut |now| {
         latest = now;
         progress.show(now.done, now.total, || count(now.artifacts));
     });
@@ -108,7 +118,7 @@ fn warn_of_the_living(config: &Config, args: &PurgeArgs, purge: &Purge) {
         "cachesrv token revoke {handle}{}",
         workspace::flag(args.place.name())
     );
-    note(&format!("try: {}", database::with_db(&revoke, &config.db)));
+    note(&format!("try: {}", shell::with_db(&revoke, &config.db)));
 }
 
 /// A removal as scripts see it. Keys are a contract.

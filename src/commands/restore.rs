@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use super::interrupt::wish_to_stop;
 use super::progress::Progress;
-use super::{Failure, amount, database, note, print, verify};
+use super::shell::quoted;
+use super::{Failure, amount, note, print, shell, verify};
 use crate::cli::RestoreArgs;
 use crate::config::{Config, Resolution};
 use crate::store::{
@@ -124,7 +125,7 @@ fn title(token: &Revived) -> String {
 }
 
 fn revoke(token: &Revived, config: &Config) -> String {
-    database::with_db(
+    shell::with_db(
         &format!("cachesrv token revoke {}", token.public_id),
         &config.db,
     )
@@ -141,29 +142,35 @@ fn refused(restored: &Restored, config: &Config, args: &RestoreArgs) -> Failure 
         "found {count} in '{}'; nothing was changed",
         args.source.display()
     );
+    // The first says with its exit code that it left something out, so no `&&`.
+    let force = if args.force { " --force" } else { "" };
     let mend = format!(
-        "cachesrv backup mended.db --db {} && cachesrv restore mended.db",
-        args.source.display()
+        "cachesrv backup mended.db --db {}; cachesrv restore mended.db{force}",
+        quoted(&args.source)
     );
-    Failure::new(text).hint(database::with_db(&mend, &config.db))
+    Failure::new(text).hint(shell::with_db(&mend, &config.db))
 }
 
 /// Why nothing was restored, with a way out.
 fn explained(error: RestoreError, config: &Config, args: &RestoreArgs) -> anyhow::Error {
-    let source = args.source.display();
+    let source = quoted(&args.source);
     let again = |flag: &str| {
         let restore = format!("cachesrv restore {source}{flag}");
-        database::with_db(&restore, &config.db)
+        shell::with_db(&restore, &config.db)
     };
     let hint = match &error {
         RestoreError::Open(open) => return of_open(error.to_string(), open, args).into(),
+        RestoreError::Serving(_) if args.dry_run => {
+            format!("stop the server, then {}", again(" --dry-run"))
+        }
         RestoreError::Serving(_) => format!("stop the server, then {}", again(" --force")),
+        RestoreError::Busy(_) if args.dry_run => again(" --dry-run"),
         RestoreError::Exists { .. } | RestoreError::Busy(_) => again(" --force"),
         RestoreError::Place(PlaceError::HasLog { .. } | PlaceError::InUse(_)) => {
             format!("cachesrv backup copy.db --db {source}")
         }
         RestoreError::Place(PlaceError::NoDirectory(directory)) => {
-            format!("mkdir -p {}", directory.display())
+            format!("mkdir -p -m 700 {}", quoted(directory))
         }
         RestoreError::Place(_) | RestoreError::Check { .. } => {
             return anyhow::Error::new(error).context("nothing was changed");
@@ -180,11 +187,11 @@ fn of_open(text: String, error: &OpenError, args: &RestoreArgs) -> Failure {
     let failure = Failure::new(text);
     match error {
         OpenError::NotOurs(path) if *path != args.source => {
-            let path = path.display();
+            let path = quoted(path);
             failure.hint(format!("mv {path} {path}.old"))
         }
         OpenError::WritableByOthers { path, .. } => {
-            failure.hint(format!("chmod 600 {}", path.display()))
+            failure.hint(format!("chmod 600 {}", quoted(path)))
         }
         _ => failure,
     }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use super::shell::quoted;
 use super::{Failure, Hint, backup, time};
 use crate::config::Backup;
 use crate::store::{BackupError, BackupMade, BackupRequest, Backups, now_ms, remove_leftovers};
@@ -58,14 +59,15 @@ pub(super) fn check(config: &Backup) -> anyhow::Result<()> {
     let shown = directory.display();
     if !directory.is_dir() {
         let failure = Failure::new(format!("backup.dir: '{shown}' is not a directory"));
-        return Err(failure.hint(format!("mkdir -p {shown}")).into());
+        let command = format!("mkdir -p -m 700 {}", quoted(directory));
+        return Err(failure.hint(command).into());
     }
     let probe = directory.join(format!(".cachesrv-probe-{}", std::process::id()));
     // Permissions alone do not say it: the disk may be read-only.
     fs::write(&probe, b"")
         .and_then(|()| fs::remove_file(&probe))
         .with_context(|| format!("backup.dir: cannot write to '{shown}'"))
-        .hint(format!("ls -ld {shown}"))
+        .hint(format!("ls -ld {}", quoted(directory)))
 }
 
 impl Schedule {
@@ -134,7 +136,10 @@ impl Maker {
             }
             failures = match self.make() {
                 Ok(()) => 0,
-                Err(BackupError::Interrupted) => return,
+                Err(BackupError::Interrupted) => {
+                    self.log.info("backup abandoned by the stop", &[]);
+                    return;
+                }
                 Err(error) => {
                     let retry = self.pause_after(failures + 1).as_secs();
                     self.log.error(

@@ -3,7 +3,7 @@
 
 use anyhow::Context;
 
-use super::{Failure, database, time, workspace};
+use super::{Failure, shell, time, workspace};
 use crate::cli::{InScope, InWorkspace};
 use crate::config::Config;
 use crate::store::{Admin, Hash, Name, ScopeChoice, Selection, TokenRecord, now_ms};
@@ -101,7 +101,7 @@ impl<'a> Wanted<'a> {
         Failure::new(format!(
             "there never was a token '{handle}' in workspace '{workspace}'"
         ))
-        .hint(database::with_db("cachesrv token list", &config.db))
+        .hint(shell::with_db("cachesrv token list", &config.db))
     }
 }
 

@@ -9,8 +9,9 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::database::opened;
+use super::database::opened_to_serve;
 use super::schedule::{self, Schedule};
+use super::shell::with_config;
 use super::{Hint, activation, gc, monitor, tls};
 use crate::api::{Api, Settings};
 use crate::auth::Authenticator;
@@ -42,11 +43,11 @@ pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
     // Before anything is opened, so that no signal is missed.
     let mut signals = signals().context("cannot listen for signals")?;
     let secured = tls::prepare(config)?;
-    let store = opened(Store::open(&store_options(config, &log)))?;
+    let store = opened_to_serve(Store::open(&store_options(config, &log)))?;
     let is_activated = activated.is_some();
-    let listener = activated.map_or_else(|| listen(config), Ok)?;
-    let monitor_listener = monitor::listen(config)?;
-    announce_store(config, &store, &log);
+    let listener = activated.map_or_else(|| listen(resolution), Ok)?;
+    let monitor_listener = monitor::listen(resolution)?;
+    announce_store(resolution, &store, &log);
     let backups = store.backups();
     let authenticator = Authenticator::new().context("cannot prepare the check of tokens")?;
     let api = Arc::new(Api::new(
@@ -133,10 +134,13 @@ fn signals() -> std::io::Result<Signals> {
     Signals::new([SIGTERM, SIGINT, SIGHUP])
 }
 
-fn listen(config: &Config) -> anyhow::Result<TcpListener> {
-    let bound = bind(config.listen);
+fn listen(resolution: &Resolution) -> anyhow::Result<TcpListener> {
+    let bound = bind(resolution.config.listen);
     if let Err(BindError::InUse { .. }) = bound {
-        return bound.hint("cachesrv serve --listen 127.0.0.1:0");
+        return bound.hint(with_config(
+            "cachesrv serve --listen 127.0.0.1:0",
+            resolution,
+        ));
     }
     Ok(bound?)
 }
@@ -158,7 +162,8 @@ fn say_what_was_cut(drained: &Drained, log: &Log) {
 }
 
 /// What an operator wants to see first: what runs, on which file, and what to do next.
-fn announce_store(config: &Config, store: &Store, log: &Log) {
+fn announce_store(resolution: &Resolution, store: &Store, log: &Log) {
+    let config = &resolution.config;
     log.info(
         concat!("cachesrv ", env!("CARGO_PKG_VERSION")),
         &[
@@ -184,7 +189,7 @@ fn announce_store(config: &Config, store: &Store, log: &Log) {
     match store.has_live_tokens() {
         Ok(true) => {}
         Ok(false) => {
-            let create = super::database::with_db("cachesrv token create --write", &config.db);
+            let create = with_config("cachesrv token create --write", resolution);
             log.warn(
                 "no token yet, so nobody can use this cache",
                 &[("try", Value::Text(&create))],

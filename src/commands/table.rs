@@ -1,16 +1,13 @@
-//! The table of every list: as wide as it must be, and never wider than the terminal, or than
-//! [`WIDTH`] where stdout is none.
+//! The table of every list: as wide as it must be, and never wider than the terminal. Where stdout is none,
+//! every row is one whole line, for `grep` and `awk`.
 //!
-//! Where not everything fits, dates give way first and put the time on a second line; then the texts that
-//! may have any length share what is left. Ids, words and numbers are never broken: they are what a reader
-//! copies, greps for and adds up. A terminal that is too narrow for those breaks the lines itself.
+//! Where not everything fits, dates lose their time first; then the texts that may have any length share what is
+//! left; then dates go, the least telling ones first. Ids, words and numbers are never broken: they are what a
+//! reader copies, greps for and adds up. A terminal that is too narrow for those breaks the lines itself.
 
 use comfy_table::{CellAlignment, ColumnConstraint, Row, Width, presets};
 
 use super::print;
-
-/// How wide a table may be that is not shown on a terminal, in characters.
-const WIDTH: usize = 100;
 
 /// What stands between two columns, in characters.
 const GAP: usize = 2;
@@ -27,6 +24,8 @@ pub(super) struct Column {
     heading: &'static str,
     kind: Kind,
     is_shown: bool,
+    /// Of dates: it goes before the others.
+    is_lesser: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +43,7 @@ impl Column {
             heading,
             kind: Kind::Word,
             is_shown: true,
+            is_lesser: false,
         }
     }
 
@@ -63,7 +63,15 @@ impl Column {
         }
     }
 
-    /// A column of texts of any length: names, hashes, addresses.
+    /// The same, of dates that can best be spared.
+    pub(super) fn lesser_date(heading: &'static str) -> Self {
+        Self {
+            is_lesser: true,
+            ..Self::date(heading)
+        }
+    }
+
+    /// A column of texts of any length: names.
     pub(super) fn text(heading: &'static str) -> Self {
         Self {
             kind: Kind::Text,
@@ -111,22 +119,22 @@ impl Table {
     /// Prints the table on stdout.
     pub(super) fn print(&self) -> anyhow::Result<()> {
         let terminal = terminal_size::terminal_size_of(std::io::stdout());
-        let width = terminal.map_or(WIDTH, |(width, _)| usize::from(width.0));
+        let width = terminal.map_or(usize::MAX, |(width, _)| usize::from(width.0));
         print(&format!("{}\n", self.render(width)))
     }
 
     fn render(&self, width: usize) -> String {
+        let widths = self.widths(width);
         let mut table = comfy_table::Table::new();
         table.load_style(presets::NOTHING);
         table.set_header(self.columns.iter().map(|column| column.heading));
-        table.add_rows(self.rows.iter().map(Row::from));
+        table.add_rows(self.rows.iter().map(|cells| self.fitted(cells, &widths)));
         let columns = table.column_iter_mut().zip(&self.columns);
-        for ((column, ours), width) in columns.zip(self.widths(width)) {
+        for ((column, ours), width) in columns.zip(widths) {
             column.set_padding((0, GAP as u16));
-            column.set_constraint(if ours.is_shown {
-                ColumnConstraint::Absolute(Width::Fixed((width + GAP) as u16))
-            } else {
-                ColumnConstraint::Hidden
+            column.set_constraint(match width {
+                Some(width) => ColumnConstraint::Absolute(Width::Fixed((width + GAP) as u16)),
+                None => ColumnConstraint::Hidden,
             });
             if ours.kind == Kind::Number {
                 column.set_cell_alignment(CellAlignment::Right);
@@ -135,33 +143,55 @@ impl Table {
         table.trim_fmt()
     }
 
-    /// The width of each column, in characters, where the table may have `width`.
-    fn widths(&self, width: usize) -> Vec<usize> {
+    /// The cells of a row; dates lose their time where their column is too narrow for it.
+    fn fitted(&self, cells: &[String], widths: &[Option<usize>]) -> Row {
+        let fit = |((cell, column), width): ((&String, &Column), &Option<usize>)| match width {
+            Some(width) if column.kind == Kind::Date => cell.chars().take(*width).collect(),
+            _ => cell.clone(),
+        };
+        Row::from(cells.iter().zip(&self.columns).zip(widths).map(fit))
+    }
+
+    /// The width of each column that is shown, in characters, where the table may have `width`.
+    fn widths(&self, width: usize) -> Vec<Option<usize>> {
         let naturals: Vec<usize> = (0..self.columns.len()).map(|at| self.natural(at)).collect();
-        let mut widths = naturals.clone();
-        if self.total(&widths) > width {
-            // All of them: a row with one broken date has two lines anyway.
+        let shown = |(column, natural): (&Column, &usize)| column.is_shown.then_some(*natural);
+        let mut widths: Vec<_> = self.columns.iter().zip(&naturals).map(shown).collect();
+        if total(&widths) > width {
+            // All of them: they are compared with each other.
             for (column, width) in self.columns.iter().zip(&mut widths) {
-                if column.kind == Kind::Date {
+                if let (Kind::Date, Some(width)) = (column.kind, width) {
                     *width = column.width_min(*width);
                 }
             }
         }
-        for _ in width..self.total(&widths) {
-            let Some(widest) = self.widest_text(&widths, &naturals) else {
+        let mut can_go = self.dates();
+        while total(&widths) > width {
+            if let Some(widest) = self.widest_text(&widths, &naturals) {
+                widths[widest] = widths[widest].map(|width| width - 1);
+            } else if let Some(date) = can_go.pop() {
+                widths[date] = None;
+            } else {
                 break;
-            };
-            widths[widest] -= 1;
+            }
         }
         widths
     }
 
+    /// The columns of dates, those last that go first.
+    fn dates(&self) -> Vec<usize> {
+        let is_date = |at: &usize| self.columns[*at].kind == Kind::Date;
+        let mut dates: Vec<usize> = (0..self.columns.len()).filter(is_date).collect();
+        dates.sort_by_key(|at| self.columns[*at].is_lesser);
+        dates
+    }
+
     /// The text that can best spare a character: short names stay whole beside long ones.
-    fn widest_text(&self, widths: &[usize], naturals: &[usize]) -> Option<usize> {
+    fn widest_text(&self, widths: &[Option<usize>], naturals: &[usize]) -> Option<usize> {
         let can_give = |at: &usize| {
             let column = self.columns[*at];
-            let is_text = column.is_shown && column.kind == Kind::Text;
-            is_text && widths[*at] > column.width_min(naturals[*at])
+            let least = column.width_min(naturals[*at]);
+            column.kind == Kind::Text && widths[*at].is_some_and(|width| width > least)
         };
         let texts = (0..widths.len()).filter(can_give);
         texts.max_by_key(|at| widths[*at])
@@ -175,13 +205,11 @@ impl Table {
             .map(|cell| cell.chars().count());
         lengths.max().unwrap_or_default()
     }
+}
 
-    fn total(&self, widths: &[usize]) -> usize {
-        let shown = self.columns.iter().zip(widths);
-        let padded = shown.filter(|(column, _)| column.is_shown);
-        let total: usize = padded.map(|(_, width)| width + GAP).sum();
-        total.saturating_sub(GAP)
-    }
+fn total(widths: &[Option<usize>]) -> usize {
+    let total: usize = widths.iter().flatten().map(|width| width + GAP).sum();
+    total.saturating_sub(GAP)
 }
 
 #[cfg(test)]
@@ -224,13 +252,12 @@ AbCdEfGhIjKl  ci         12  2026-11-22 19:55  never"
     }
 
     #[test]
-    fn dates_give_way_before_names_and_only_their_time_wraps() {
+    fn dates_give_way_before_names_and_lose_their_time() {
         assert_eq!(
             tokens(&[("ci", "shop")]).render(60),
             "\
 ID            NAME  WORKSPACE  ENTRIES  CREATED     EXPIRES
-AbCdEfGhIjKl  ci    shop            12  2026-11-22  never
-                                        19:55"
+AbCdEfGhIjKl  ci    shop            12  2026-11-22  never"
         );
     }
 
@@ -242,9 +269,8 @@ AbCdEfGhIjKl  ci    shop            12  2026-11-22  never
             "\
 ID            NAME         WORKSPACE  ENTRIES  CREATED     EXPIRES
 AbCdEfGhIjKl  a-release    shop            12  2026-11-22  never
-                                               19:55
 AbCdEfGhIjKl  nnnnnnnnnnn  shop            12  2026-11-22  never
-              nnnnnnnnn                        19:55"
+              nnnnnnnnn"
         );
     }
 
@@ -262,11 +288,32 @@ AbCdEfGhIjKl  nnnnnnnnnnn  shop            12  2026-11-22  never
     }
 
     #[test]
-    fn a_narrow_terminal_never_breaks_a_date_or_an_id() {
+    fn a_narrow_terminal_never_breaks_an_id_and_does_without_dates() {
         let longest = "n".repeat(64);
         let text = tokens(&[(&longest, &longest)]).render(10);
-        for whole in ["AbCdEfGhIjKl", "2026-11-22", "19:55", "WORKSPACE"] {
+        for whole in ["AbCdEfGhIjKl", "WORKSPACE", "12"] {
             assert!(text.contains(whole), "{text}");
         }
+        assert!(!text.contains("2026"), "{text}");
+    }
+
+    #[test]
+    fn the_lesser_dates_go_first() {
+        let mut table = Table::new([
+            Column::word("ID"),
+            Column::lesser_date("CREATED"),
+            Column::date("EXPIRES"),
+        ]);
+        table.row(["AbCdEfGhIjKl", "2026-11-22 19:55", "2027-01-01 00:00"].map(str::to_owned));
+        let text = table.render(30);
+        assert_eq!(text, "ID            EXPIRES\nAbCdEfGhIjKl  2027-01-01");
+    }
+
+    #[test]
+    fn what_is_no_terminal_gets_every_row_on_one_line() {
+        let longest = "n".repeat(200);
+        let text = tokens(&[(&longest, "shop")]).render(usize::MAX);
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(text.contains(&longest) && text.contains("19:55"), "{text}");
     }
 }

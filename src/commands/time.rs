@@ -18,9 +18,9 @@ pub(super) fn day(day: i64) -> String {
     timestamp(ms).strftime("%Y-%m-%d").to_string()
 }
 
-/// As scripts read it.
+/// As scripts read it: always with milliseconds, so that texts sort as times do.
 pub(super) fn rfc3339(ms: i64) -> String {
-    timestamp(ms).to_string()
+    timestamp(ms).strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
 /// As the name of a file has it, to the second, in UTC.
@@ -107,6 +107,17 @@ mod tests {
         }
         // Before everything.
         assert!(since("99999999999d", NOW_MS).is_ok_and(|ms| ms < 0));
+    }
+
+    #[test]
+    fn times_for_scripts_have_three_digits_of_milliseconds() {
+        for (ms, text) in [
+            (NOW_MS, "2026-11-22T12:00:00.000Z"),
+            (NOW_MS + 7, "2026-11-22T12:00:00.007Z"),
+            (NOW_MS + 120, "2026-11-22T12:00:00.120Z"),
+        ] {
+            assert_eq!(rfc3339(ms), text);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::interrupt::wish_to_stop;
 use super::progress::Progress;
-use super::{Failure, amount, database, note, print, scope};
+use super::{Failure, amount, database, note, print, scope, shell};
 use crate::cli::VerifyArgs;
 use crate::config::{Config, Resolution};
 use crate::store::{
@@ -122,9 +122,10 @@ fn remedy(finding: &Finding, db: &Path) -> String {
     } = finding
     else {
         // A copy has the schema of the migrations, counters by counting, and only what is sound.
-        let backup = database::with_db("cachesrv backup mended.db", db);
-        let restore = database::with_db("cachesrv restore mended.db --force", db);
-        return format!("{backup} && {restore}");
+        let backup = shell::with_db("cachesrv backup mended.db", db);
+        let restore = shell::with_db("cachesrv restore mended.db --force", db);
+        // The first says with its exit code that it left something out, so no `&&`.
+        return format!("{backup}; {restore}");
     };
     let at = match (place.kind, &place.name) {
         (ScopeKind::Isolated, Some(name)) => format!("--scope {name}"),
@@ -132,7 +133,7 @@ fn remedy(finding: &Finding, db: &Path) -> String {
     };
     let workspace = super::workspace::flag(&place.workspace);
     let delete = format!("cachesrv artifact delete {hash} {at}{workspace}");
-    database::with_db(&delete, db)
+    shell::with_db(&delete, db)
 }
 
 fn complain(verdict: &Verdict, config: &Config) -> anyhow::Result<()> {
@@ -147,7 +148,7 @@ fn complain(verdict: &Verdict, config: &Config) -> anyhow::Result<()> {
             "SQLite's own check of '{db}' was given up: so much is written meanwhile that the log reached \
              {bound}, and uploads would have to wait. All else is right"
         );
-        let backup = database::with_db("cachesrv backup copy.db", &config.db);
+        let backup = shell::with_db("cachesrv backup copy.db", &config.db);
         let hint = format!("{backup} && cachesrv verify --db copy.db");
         return Err(Failure::new(text).hint(hint).into());
     }

@@ -5,7 +5,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::table::{Column, Table};
-use super::{Failure, database, note, print};
+use super::{Failure, database, note, print, shell};
 use crate::cli::{InWorkspace, WorkspaceAddArgs, WorkspaceCommand, WorkspaceListArgs};
 use crate::config::Config;
 use crate::store::{Admin, Name, SECRETS_BEGIN, Workspace, WorkspaceId};
@@ -27,10 +27,13 @@ pub(super) fn find(admin: &Admin, config: &Config, name: &str) -> anyhow::Result
         .workspace(name)
         .context("cannot read the workspaces")?;
     found.ok_or_else(|| {
-        let list = database::with_db("cachesrv workspace list", &config.db);
-        Failure::new(format!("there is no workspace '{name}'"))
-            .hint(list)
-            .into()
+        let failure = Failure::new(format!("there is no workspace '{name}'"));
+        // What cannot name one is not there to be added.
+        let command = match check_name(name, "a workspace") {
+            Ok(name) => format!("cachesrv workspace add {name}"),
+            Err(_) => "cachesrv workspace list".to_owned(),
+        };
+        failure.hint(shell::with_db(&command, &config.db)).into()
     })
 }
 
@@ -66,15 +69,17 @@ fn add(config: &Config, args: &WorkspaceAddArgs) -> anyhow::Result<()> {
         .add_workspace(&name)
         .context("cannot add the workspace")?
     {
-        let list = database::with_db("cachesrv workspace list", &config.db);
+        let list = shell::with_db("cachesrv workspace list", &config.db);
         return Err(
             Failure::new(format!("there is a workspace '{name}' already"))
                 .hint(list)
                 .into(),
         );
     }
+    let create = format!("cachesrv token create --write --workspace {name}");
+    let create = shell::with_db(&create, &config.db);
     note(&format!(
-        "added workspace '{name}'; make a token for it with `cachesrv token create --write --workspace {name}`"
+        "added workspace '{name}'; make a token for it with `{create}`"
     ));
     Ok(())
 }

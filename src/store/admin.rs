@@ -2,6 +2,7 @@
 //! their own, which the server sees on its next request.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -184,12 +185,14 @@ impl Admin {
         catalog::entries(&self.connection, selection, limit)
     }
 
-    /// Removes entries, or counts them; `watch` hears of every step.
+    /// Removes entries, or counts them; `watch` hears of every step. `stop` ends it after the step that is being
+    /// made.
     pub fn purge(
         &mut self,
         purge: &Purge,
+        stop: &AtomicBool,
         watch: &mut dyn FnMut(PurgeProgress),
     ) -> Result<Purged, StoreError> {
-        purge::run(&mut self.connection, purge, watch)
+        purge::run(&mut self.connection, purge, stop, watch)
     }
 }

@@ -2,6 +2,7 @@
 //! there is none, what is hidden is freed, too, and the file shrunk, which is the server's to do otherwise.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -72,10 +73,12 @@ pub struct Room {
 }
 
 impl Admin {
-    /// Evicts what the limits let go, or counts it; `watch` hears of every step.
+    /// Evicts what the limits let go, or counts it; `watch` hears of every step. `stop` ends it after the step that
+    /// is being made.
     pub fn evict(
         &mut self,
         gc: &Gc,
+        stop: &AtomicBool,
         watch: &mut dyn FnMut(GcProgress),
     ) -> Result<Evicted, StoreError> {
         let connection = &mut self.connection;
@@ -105,19 +108,28 @@ impl Admin {
                 done: evicted.total().artifacts,
                 total,
             });
+            !stop.load(Ordering::Relaxed)
         };
         evict_kind(connection, &mut isolated, &mut evicted, &mut watch)?;
+        if stop.load(Ordering::Relaxed) {
+            return Ok(evicted);
+        }
         trusted.follow(&isolated);
         evict_kind(connection, &mut trusted, &mut evicted, &mut watch)?;
         Ok(evicted)
     }
 
     /// Frees everything that is hidden and shrinks the file, where no server does it; whether it did. Only
-    /// for who has the database alone: nobody may be reading.
-    pub fn free(&mut self, watch: &mut dyn FnMut(GcProgress)) -> Result<bool, StoreError> {
+    /// for who has the database alone: nobody may be reading. `stop` ends it early, and then it did not.
+    pub fn free(
+        &mut self,
+        stop: &AtomicBool,
+        watch: &mut dyn FnMut(GcProgress),
+    ) -> Result<bool, StoreError> {
         if !self.is_alone() {
             return Ok(false);
         }
+        let is_told = || stop.load(Ordering::Relaxed);
         let connection = &mut self.connection;
         connection::set_synchronous(connection, Synchronous::Normal)?;
         let total = condemned(connection)?;
@@ -132,11 +144,14 @@ impl Admin {
                 done: total - left,
                 total,
             });
+            if is_told() {
+                return Ok(false);
+            }
         }
-        if shrink::is_due(FilePages::of(connection)?) {
-            shrink_all(connection, watch)?;
+        if !is_told() && shrink::is_due(FilePages::of(connection)?) {
+            shrink_all(connection, &is_told, watch)?;
         }
-        Ok(true)
+        Ok(!is_told())
     }
 
     /// What there is, and what it takes.
@@ -154,12 +169,12 @@ impl Admin {
     }
 }
 
-/// Hides all that a course takes, by batches.
+/// Hides all that a course takes, by batches, until `watch` says no.
 fn evict_kind(
     connection: &mut Connection,
     course: &mut Course,
     evicted: &mut Evicted,
-    watch: &mut dyn FnMut(&Evicted),
+    watch: &mut dyn FnMut(&Evicted) -> bool,
 ) -> Result<(), StoreError> {
     loop {
         let began = Instant::now();
@@ -171,16 +186,19 @@ fn evict_kind(
             return Ok(());
         }
         evicted.add(&some);
-        watch(evicted);
+        if !watch(evicted) {
+            return Ok(());
+        }
     }
 }
 
 fn shrink_all(
     connection: &mut Connection,
+    is_told: &dyn Fn() -> bool,
     watch: &mut dyn FnMut(GcProgress),
 ) -> Result<(), StoreError> {
     let before = FilePages::of(connection)?;
-    while in_transaction(connection, shrink::step)? {
+    while !is_told() && in_transaction(connection, shrink::step)? {
         let now = FilePages::of(connection)?;
         watch(GcProgress {
             step: GcStep::Shrinking,

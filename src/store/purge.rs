@@ -5,6 +5,7 @@
 //! them can finish. A purge that is interrupted has done a part, and the rest when it is run again.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,8 @@ pub struct PurgeProgress {
 pub struct Purged {
     /// By scope: trusted before isolated, those by name.
     pub scopes: Vec<(ScopeRecord, Sum)>,
+    /// It was told to stop; these are gone, and others are not.
+    pub is_interrupted: bool,
     /// A transitive purge knows of no entry to begin with: there never was one, or nothing is left of it.
     pub is_without_beginning: bool,
 }
@@ -136,55 +139,63 @@ impl Rule {
 pub(super) fn run(
     connection: &mut Connection,
     purge: &Purge,
+    stop: &AtomicBool,
     watch: &mut dyn FnMut(PurgeProgress),
 ) -> Result<Purged, StoreError> {
     let Some((rule, walk)) = prepare(connection, purge)? else {
         return Ok(Purged::default());
     };
+    let mut is_interrupted = false;
+    let mut watch = |now| {
+        watch(now);
+        is_interrupted = stop.load(Ordering::Relaxed);
+        !is_interrupted
+    };
     let sums = if purge.dry_run {
-        remove(
-            connection,
-            walk,
-            &rule,
-            watch,
-            |_, batch| Ok(batch.to_vec()),
-        )?
+        remove(connection, walk, &rule, &mut watch, |_, batch| {
+            Ok(batch.to_vec())
+        })?
     } else {
         // Not in every batch, which would hold the write lock while the disk is slow. The last one waits for
         // the disk, and with it is safe what was committed before it.
         connection::set_synchronous(connection, Synchronous::Normal)?;
-        let removed = remove(connection, walk, &rule, watch, condemn);
+        let removed = remove(connection, walk, &rule, &mut watch, condemn);
         connection::set_synchronous(connection, Synchronous::Full)?;
         removed?
     };
     Ok(Purged {
         scopes: named(connection, &sums)?,
+        is_interrupted,
         is_without_beginning: rule.suspect == Some(Suspect::default()),
     })
 }
 
 /// Walks, and hands what the rule admits to `condemn`, by batches, the last one with a durable commit; the
-/// sums of what that says is gone.
+/// sums of what that says is gone. Ends early where `watch` says no.
 fn remove(
     connection: &mut Connection,
     mut walk: Walk,
     rule: &Rule,
-    watch: &mut dyn FnMut(PurgeProgress),
+    watch: &mut dyn FnMut(PurgeProgress) -> bool,
     condemn: impl Fn(&mut Connection, &[Met]) -> Result<Vec<Met>, StoreError>,
 ) -> Result<HashMap<ScopeId, Sum>, StoreError> {
     let mut tally = Tally::default();
     let mut batch = Vec::with_capacity(BATCH_ROWS);
-    while let Some(page) = walk.next_page(connection)? {
+    'walk: while let Some(page) = walk.next_page(connection)? {
         (tally.progress.done, tally.progress.total) = walk.progress();
         for met in page.into_iter().filter(|met| rule.admits(met)) {
             if batch.len() == BATCH_ROWS {
                 tally.add(&condemn(connection, &batch)?);
-                watch(tally.progress);
                 batch.clear();
+                if !watch(tally.progress) {
+                    break 'walk;
+                }
             }
             batch.push(met);
         }
-        watch(tally.progress);
+        if !watch(tally.progress) {
+            break;
+        }
     }
     connection::set_synchronous(connection, Synchronous::Full)?;
     tally.add(&condemn(connection, &batch)?);

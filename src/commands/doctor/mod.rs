@@ -22,12 +22,12 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::database::with_db;
 use super::probe::{Target, Trust};
 use super::secret::{ask_for_token, not_a_token, without_scheme};
+use super::shell::{file_of, quoted, with_config};
 use crate::auth::PresentedToken;
 use crate::cli::DoctorArgs;
-use crate::config::{Config, Resolution, Source};
+use crate::config::{Config, Resolution};
 
 use finding::{Finding, Findings};
 
@@ -125,19 +125,12 @@ impl<'r> Case<'r> {
 
     /// The configuration file, where one says anything.
     fn file(&self) -> Option<&Path> {
-        let mut sources = self.resolution.entries.iter().map(|entry| &entry.source);
-        sources.find_map(|source| match source {
-            Source::File { path, .. } => Some(path.as_path()),
-            _ => None,
-        })
+        file_of(self.resolution)
     }
 
     /// The command with what it takes to mean the same server.
     fn command(&self, command: &str) -> String {
-        match self.file() {
-            Some(file) => format!("{command} --config {}", quoted(file)),
-            None => with_db(command, self.db()),
-        }
+        with_config(command, self.resolution)
     }
 }
 
@@ -186,17 +179,6 @@ fn untried(case: &Case<'_>) -> Finding {
     ))
 }
 
-/// A path as a shell takes it.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%".contains(c);
-    if !text.is_empty() && text.chars().all(is_plain) && !text.starts_with('-') {
-        return text;
-    }
-    let dash = if text.starts_with('-') { "./" } else { "" };
-    format!("'{dash}{}'", text.replace('\'', "'\\''"))
-}
-
 /// A few of many, in a sentence.
 fn some_of(names: &[String]) -> String {
     const SHOWN: usize = 5;
@@ -209,22 +191,4 @@ fn some_of(names: &[String]) -> String {
 /// How to change a setting, which only a restart reads.
 fn set(key: &str, value: &str) -> String {
     format!("set {key} = \"{value}\" in its configuration and restart the server")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_in_a_command_is_one_word() {
-        for (path, word) in [
-            ("cachesrv.db", "cachesrv.db"),
-            ("/var/lib/cachesrv/a b.db", "'/var/lib/cachesrv/a b.db'"),
-            ("it's", "'it'\\''s'"),
-            ("$HOME/x", "'$HOME/x'"),
-            ("-x", "'./-x'"),
-        ] {
-            assert_eq!(quoted(Path::new(path)), word);
-        }
-    }
 }

@@ -34,7 +34,10 @@ pub(super) fn check(case: &Case<'_>, is_in_use: bool, findings: &mut Findings) -
         let message = "`listen` has port 0, so where the server listens is not known";
         findings.add(
             Finding::warning(CHECK, message)
-                .with_command("cachesrv doctor --url http://127.0.0.1:8787")
+                .with_command(case.command(&format!(
+                    "cachesrv doctor --url {}",
+                    Target::example(case.config)
+                )))
                 .with_advice("with the port that the log of the server says"),
         );
         return None;

@@ -1,6 +1,6 @@
 //! The tokens: whether there are those that a cache needs, and which should be renewed or revoked.
 
-use super::super::database::with_db;
+use super::super::shell::with_db;
 use super::super::time::date;
 use super::super::token::title;
 use super::super::workspace;

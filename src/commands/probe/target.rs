@@ -25,6 +25,9 @@ impl Target {
                 .hint(format!("cachesrv {command} --url http://127.0.0.1:8787"))
         };
         let base = url.trim_end_matches('/');
+        if matches!(base, "http:" | "https:") {
+            return Err(wrong("names no host"));
+        }
         let uri: Uri = base.parse().map_err(|_| wrong("is not a URL"))?;
         let is_tls = match uri.scheme_str() {
             Some("http") => false,
@@ -50,13 +53,18 @@ impl Target {
     pub(in super::super) fn own(config: &Config) -> Option<Self> {
         let address = reachable(config.listen);
         let is_tls = config.tls.certificate.is_some();
-        let scheme = if is_tls { "https" } else { "http" };
+        let scheme = scheme(config);
         (address.port() != 0).then(|| Self {
             base: format!("{scheme}://{address}"),
             host: address.ip().to_string(),
             port: address.port(),
             is_tls,
         })
+    }
+
+    /// What a URL of this configuration looks like, where its port is not known.
+    pub(in super::super) fn example(config: &Config) -> String {
+        format!("{}://127.0.0.1:8787", scheme(config))
     }
 
     /// The URL, as Nx has it.
@@ -124,6 +132,14 @@ fn without_last<'u>(url: &'u str, mark: &str) -> (&'u str, Option<&'u str>) {
             (before, Some(name))
         }
         _ => (url, None),
+    }
+}
+
+fn scheme(config: &Config) -> &'static str {
+    if config.tls.certificate.is_some() {
+        "https"
+    } else {
+        "http"
     }
 }
 

@@ -3,7 +3,7 @@
 use anyhow::Context;
 
 use super::super::workspace::{self, check_name};
-use super::super::{Failure, database, note};
+use super::super::{Failure, database, note, shell};
 use super::{expiry_ms, for_scope, hand_over, until};
 use crate::auth::{Authenticator, Minted, Wish};
 use crate::cli::{AccessArgs, TokenCreateArgs};
@@ -32,21 +32,21 @@ pub(super) fn run(config: &Config, args: &TokenCreateArgs) -> anyhow::Result<()>
     {
         Created::NameTaken => {
             let name = args.name.as_deref().unwrap_or_default();
-            let revoke = format!(
-                "cachesrv token revoke {name}{}",
+            let rotate = format!(
+                "cachesrv token rotate {name}{}",
                 workspace::flag(args.place.name())
             );
-            return Err(
-                Failure::new(format!("a token named '{name}' exists already"))
-                    .hint(database::with_db(&revoke, &config.db))
-                    .into(),
+            let text = format!(
+                "a token named '{name}' exists already: choose another name, or replace its secret"
             );
+            let rotate = shell::with_db(&rotate, &config.db);
+            return Err(Failure::new(text).hint(rotate).into());
         }
         Created::Done => {}
     }
     let revoke = format!("cachesrv token revoke {}", minted.public_id());
     let lost = format!("token {} was made", minted.public_id());
-    hand_over(&text, &lost, database::with_db(&revoke, &config.db))?;
+    hand_over(&text, &lost, shell::with_db(&revoke, &config.db))?;
     note(&describe(&minted));
     Ok(())
 }

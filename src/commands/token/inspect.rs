@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::super::secret::{ask_for_token, not_a_token, without_scheme};
 use super::super::time::date;
-use super::super::{Failure, database, print};
+use super::super::{Failure, database, print, shell};
 use super::list::Listed;
 use super::title;
 use crate::auth::{Authenticator, PresentedToken, Refusal};
@@ -55,7 +55,7 @@ fn verified(
     let id = presented.public_id();
     let found = admin.token(id.as_str()).context("cannot read the token")?;
     let Some(token) = found else {
-        let list = database::with_db("cachesrv token list", &config.db);
+        let list = shell::with_db("cachesrv token list", &config.db);
         return Err(Failure::new(format!(
             "there is no token {id} here: it was made for another database, or forged"
         ))

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::super::table::{Column, Table};
 use super::super::time::{date, rfc3339};
-use super::super::{database, note, print, workspace};
+use super::super::{database, note, print, shell, workspace};
 use super::scope_cell;
 use crate::cli::TokenListArgs;
 use crate::config::Config;
@@ -39,7 +39,7 @@ pub(super) fn run(config: &Config, args: &TokenListArgs) -> anyhow::Result<()> {
         let place = only.map_or_else(String::new, |name| format!(" in workspace '{name}'"));
         let flag = only.map_or_else(String::new, workspace::flag);
         let create = format!("cachesrv token create --write{flag}");
-        let create = database::with_db(&create, &config.db);
+        let create = shell::with_db(&create, &config.db);
         note(&format!("no tokens{place} yet; make one with `{create}`"));
         return Ok(());
     }
@@ -56,8 +56,8 @@ fn table(tokens: &[TokenRecord], in_one_workspace: bool) -> Table {
         Column::word("ACCESS"),
         Column::text("SCOPE").shown_if(tokens.iter().any(is_bound)),
         Column::word("STATE"),
-        Column::date("CREATED"),
-        Column::date("LAST USED"),
+        Column::lesser_date("CREATED"),
+        Column::lesser_date("LAST USED"),
         Column::date("EXPIRES"),
     ]);
     let or_never = |ms: Option<i64>| ms.map_or_else(|| "never".to_owned(), date);

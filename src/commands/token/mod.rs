@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::time::date;
 use super::workspace;
-use super::{Failure, database, print};
+use super::{Failure, print, shell};
 use crate::auth::{NewTokenText, Wish};
 use crate::cli::{InWorkspace, TokenCommand};
 use crate::config::Config;
@@ -118,7 +118,7 @@ fn create_command(config: &Config, token: &TokenRecord) -> String {
     let workspace = workspace::flag(&token.workspace);
     let access = token.access.as_str();
     let command = format!("cachesrv token create --{access}{scope}{name}{workspace}");
-    database::with_db(&command, &config.db)
+    shell::with_db(&command, &config.db)
 }
 
 /// What was typed to name a token.
@@ -146,7 +146,7 @@ fn not_found(
     let here = place.name();
     let there = |token: &TokenRecord| {
         let flag = format!(" --workspace {}", token.workspace);
-        database::with_db(
+        shell::with_db(
             &format!("cachesrv token {verb} {name_or_id}{flag}"),
             &config.db,
         )
@@ -171,7 +171,7 @@ fn not_found(
                 String::new()
             };
             Failure::new(format!("there is no token '{name_or_id}'{place}"))
-                .hint(database::with_db(&list, &config.db))
+                .hint(shell::with_db(&list, &config.db))
         }
     }
 }

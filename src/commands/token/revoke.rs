@@ -3,7 +3,7 @@
 use anyhow::Context;
 
 use super::super::time::date;
-use super::super::{database, note};
+use super::super::{database, note, shell};
 use super::{handle, not_found, revoked, title};
 use crate::cli::TokenRevokeArgs;
 use crate::config::Config;
@@ -48,7 +48,7 @@ fn note_kin(admin: &Admin, config: &Config, token: &TokenRecord) -> anyhow::Resu
     let later = later.iter().map(|token| (token, "that replaced it"));
     let earlier = earlier.iter().map(|token| (token, "that it replaced"));
     for (token, which) in later.chain(earlier) {
-        let revoke = database::with_db(
+        let revoke = shell::with_db(
             &format!("cachesrv token revoke {}", token.public_id),
             &config.db,
         );

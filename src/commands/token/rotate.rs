@@ -5,7 +5,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 
 use super::super::time::date;
-use super::super::{Failure, database, note};
+use super::super::{Failure, database, note, shell};
 use super::{
     create_command, expiry_ms, for_scope, hand_over, handle, moment_ms, not_found, revoked, title,
     until,
@@ -38,7 +38,7 @@ pub(super) fn run(config: &Config, args: &TokenRotateArgs) -> anyhow::Result<()>
     };
     let replaces = format!("token {} replaces {}", minted.public_id(), title(&old));
     let again = format!("cachesrv token rotate {}", minted.public_id());
-    hand_over(&text, &replaces, database::with_db(&again, &config.db))?;
+    hand_over(&text, &replaces, shell::with_db(&again, &config.db))?;
     let wish = minted.wish();
     note(&format!(
         "{replaces}: {}{}, {}. The line above is its secret: it is not shown again",
@@ -104,7 +104,7 @@ fn not_live(admin: &Admin, config: &Config, token: &TokenRecord) -> anyhow::Erro
     };
     let command = |verb: &str, token: &TokenRecord| {
         let command = format!("cachesrv token {verb} {}", token.public_id);
-        database::with_db(&command, &config.db)
+        shell::with_db(&command, &config.db)
     };
     let next = if token.state(now_ms()) == TokenState::Replaced {
         // It has a successor already: what can be wanted yet is its end.
