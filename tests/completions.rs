@@ -216,11 +216,14 @@ fn without_a_directory_the_first_page_is_on_stdout() {
 }
 
 #[test]
-fn a_directory_that_is_not_there_is_an_error() {
+fn a_directory_for_pages_is_made_and_a_file_is_none() {
     let dir = Dir::new();
-    dir.cli(&["man", "nowhere"]).failed(
+    let said = dir.cli(&["man", "share/man1"]);
+    assert_eq!((said.code, &*said.stdout), (Some(0), ""), "{said:?}");
+    assert!(dir.join("share/man1/cachesrv.1").is_file());
+    dir.cli(&["man", "share/man1/cachesrv.1"]).failed(
         1,
-        "error: cannot write man pages into 'nowhere': No such file or directory (os error 2)\n",
+        "error: cannot write man pages into 'share/man1/cachesrv.1': File exists (os error 17)\n",
     );
 }
 
