@@ -417,7 +417,9 @@ fn a_restart_does_not_shift_the_next_backup_and_a_stop_abandons_one() {
         names.count() > 0
     };
     eventually("it has begun", || begun().then_some(()));
-    assert_eq!(server.stop().code(), Some(0));
+    let stopped = server.stop();
+    assert_eq!(stopped.code(), Some(0));
+    assert!(stopped.log.contains(" info backup abandoned by the stop"));
     assert_eq!(dir.files(), ["cachesrv.db", "nightly"]);
     let server = Server::start_with(&dir, &args);
     server.wait_for_line("info backup made");

@@ -216,12 +216,16 @@ fn without_a_directory_the_first_page_is_on_stdout() {
 }
 
 #[test]
-fn a_directory_that_is_not_there_is_an_error() {
+fn a_directory_for_pages_is_made_and_a_file_is_none() {
     let dir = Dir::new();
-    dir.cli(&["man", "nowhere"]).failed(
-        1,
-        "error: cannot write man pages into 'nowhere': No such file or directory (os error 2)\n",
-    );
+    let place = tempfile::tempdir().expect("a directory");
+    let man = place.path().join("share/man1");
+    let said = dir.cli(&["man", &man.display().to_string()]);
+    assert_eq!((said.code, &*said.stdout), (Some(0), ""), "{said:?}");
+    let page = man.join("cachesrv.1").display().to_string();
+    assert!(text(page.as_ref()).contains(".TH cachesrv 1"));
+    let text = format!("error: cannot write man pages into '{page}': File exists (os error 17)\n");
+    dir.cli(&["man", &page]).failed(1, &text);
 }
 
 #[test]

@@ -1024,6 +1024,31 @@ fn a_server_whose_clock_differs_is_found() {
 }
 
 #[test]
+fn a_directory_and_an_empty_file_are_called_what_they_are() {
+    let dir = Dir::new();
+    fs::create_dir(dir.join("store")).expect("a directory");
+    chmod(&dir.join("store"), 0o755);
+    let report = doctor(&dir, &["--db", "store"]);
+    report.one("database").is(
+        "problem",
+        "'store' is not a regular file, so it cannot be the database",
+        "ls -ld store",
+    );
+    report.none("permissions");
+    fs::write(dir.db(), "").expect("a file");
+    chmod(&dir.db(), 0o600);
+    let found = doctor(&dir, &[]);
+    let found = found.one("database");
+    found.is(
+        "warning",
+        "'cachesrv.db' is empty: a server makes a database of it when it starts",
+        "cachesrv token create --write",
+    );
+    found.obey(&dir);
+    doctor(&dir, &[]).none("database");
+}
+
+#[test]
 fn a_missing_or_foreign_database_is_found() {
     let dir = Dir::new();
     doctor(&dir, &[]).one("database").is(

@@ -173,6 +173,11 @@ fn port_0_and_no_url_are_usage_errors() {
             "error: the server listens on port 0, which is any free port: its log says which\n\
          try: cachesrv healthcheck --url http://127.0.0.1:8787\n",
         );
+    dir.cli(&["healthcheck", "--url", "https://"]).failed(
+        2,
+        "error: --url: 'https://' names no host\n\
+         try: cachesrv healthcheck --url http://127.0.0.1:8787\n",
+    );
     dir.cli(&["healthcheck", "--url", "127.0.0.1:8787"]).failed(
         2,
         "error: --url: '127.0.0.1:8787' does not begin with http:// or https://\n\

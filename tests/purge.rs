@@ -888,7 +888,8 @@ fn interrupted(args: &[&str], verb: &str) {
     assert_eq!(said.status.code(), Some(1), "{stdout}{stderr}");
     assert_eq!(stderr, "error: interrupted: repeat it for the rest\n");
     let left = dir.number("SELECT count(*) FROM artifacts WHERE state = 'stored'") as usize;
-    assert!(left > 0, "{stdout}");
+    // More than the limits of the gc keep.
+    assert!(left > 2000, "{left} are left: {stdout}");
     let gone = format!("{verb} {} artifacts, ", COUNT - left);
     assert!(stdout.starts_with(&gone), "{gone}: {stdout}");
     assert_eq!(dir.files(), ["cachesrv.db"]);

@@ -174,13 +174,17 @@ fn a_backup_is_verified_without_a_change_and_what_is_none_is_left_alone() {
     for (name, error) in [
         ("missing.db", "error: there is no database 'missing.db'\n"),
         (
+            "empty.db",
+            "error: 'empty.db' is empty: a server makes a database of it when it starts\n",
+        ),
+        (
             "text.db",
             "error: 'text.db' is not a cachesrv database; it was left untouched\n",
         ),
     ] {
-        if name == "text.db" {
-            fs::write(dir.join(name), b"text").expect("a file");
-            dir.cli(&["verify", "--db", name]);
+        if name != "missing.db" {
+            let text: &[u8] = if name == "text.db" { b"text" } else { b"" };
+            fs::write(dir.join(name), text).expect("a file");
             let chmod = std::os::unix::fs::PermissionsExt::from_mode(0o600);
             fs::set_permissions(dir.join(name), chmod).expect("a mode");
         }

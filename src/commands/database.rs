@@ -39,6 +39,7 @@ pub(super) fn opened<T>(opened: Result<T, OpenError>) -> anyhow::Result<T> {
         OpenError::Missing(_) | OpenError::NotOurs(_) | OpenError::NotAFile(_) => {
             "cachesrv config show --sources".to_owned()
         }
+        OpenError::Empty(path) => with_db("cachesrv token create --write", path),
         OpenError::Corrupt { path, .. } => with_db("cachesrv verify", path),
         OpenError::OlderInUse(_) => {
             "stop the server, start this version of it, and repeat".to_owned()

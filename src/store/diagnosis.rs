@@ -104,6 +104,9 @@ pub fn look_at_file(path: &Path) -> Result<FileLook, OpenError> {
         path: path.to_owned(),
         source,
     };
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(OpenError::NotAFile(path.to_owned()));
+    }
     let file = File::open(path).map_err(io)?;
     let log_bytes = std::fs::metadata(file::log_path(path)).map_or(0, |log| log.len());
     let content = file::content(&file, path)?;
@@ -125,7 +128,7 @@ impl Admin {
     /// Opens the database at `path` without bringing it forward.
     pub fn open_as_it_is(path: &Path) -> Result<AsItIs, OpenError> {
         if file::inspect(path)? == Content::Empty {
-            return Ok(AsItIs::Older(0));
+            return Err(OpenError::Empty(path.to_owned()));
         }
         let admin = Self::connect_raw(path)?;
         // The header may be older than the log.

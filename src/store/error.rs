@@ -111,6 +111,9 @@ pub enum OpenError {
     /// The file is no SQLite database, or one of another program.
     #[error("'{0}' is not a cachesrv database; it was left untouched")]
     NotOurs(PathBuf),
+    /// The file has no byte in it.
+    #[error("'{0}' is empty: a server makes a database of it when it starts")]
+    Empty(PathBuf),
     /// The file was written by a newer version of this program.
     #[error(
         "the database '{path}' has schema version {found}, this cachesrv knows versions up to {known}; \

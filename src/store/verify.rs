@@ -432,7 +432,8 @@ fn check_content(content: Content, path: &Path) -> Result<(), OpenError> {
                 known: schema::VERSION,
             })
         }
-        _ => Err(OpenError::NotOurs(path.to_owned())),
+        Content::Empty => Err(OpenError::Empty(path.to_owned())),
+        Content::Ours { .. } => Err(OpenError::NotOurs(path.to_owned())),
     }
 }
 

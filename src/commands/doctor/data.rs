@@ -86,7 +86,12 @@ pub(super) fn check(case: &Case<'_>, findings: &mut Findings) -> Option<Database
 fn refused(case: &Case<'_>, error: &OpenError) -> Finding {
     let finding = Finding::problem(CHECK, error.to_string());
     match error {
-        OpenError::NotOurs(path) | OpenError::NotAFile(path) => {
+        OpenError::NotAFile(path) => finding
+            .with_command(format!("ls -ld {}", quoted(path)))
+            .with_advice("name a file by --db or in the configuration"),
+        OpenError::Empty(_) => Finding::warning(CHECK, error.to_string())
+            .with_command(case.command("cachesrv token create --write")),
+        OpenError::NotOurs(path) => {
             let message = "restore a backup with `cachesrv restore`, or name another file by --db";
             let command = format!("head -c 16 {} | od -c", quoted(path));
             finding.with_command(command).with_advice(message)

@@ -54,7 +54,8 @@ pub(super) fn beside(db: &Path, suffix: &str) -> PathBuf {
 }
 
 fn database_file(path: &Path, findings: &mut Findings) {
-    let Ok(metadata) = path.metadata() else {
+    // What is no file is told of as what it is.
+    let Some(metadata) = path.metadata().ok().filter(Metadata::is_file) else {
         return;
     };
     let mode = metadata.mode() & 0o7777;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::amount;
 use super::finding::{Finding, Findings};
 use super::{Case, set};
 use crate::config::Config;
@@ -26,7 +27,10 @@ pub(super) fn check(
     if findings.are_fine_since(before) {
         let sums = admin.stored_sums()?;
         let bytes = print_size_roughly(sums.trusted_bytes + sums.isolated_bytes);
-        let message = format!("{} artifacts, {bytes}: within all limits", sums.entries);
+        let message = format!(
+            "{}, {bytes}: within all limits",
+            amount::of(sums.entries, "artifact", "artifacts")
+        );
         findings.add(Finding::ok(CHECK, message));
     }
     Ok(())
