@@ -14,7 +14,9 @@ use anyhow::Context;
 
 use super::{Failure, Hint, backup, time};
 use crate::config::Backup;
-use crate::store::{BackupError, BackupMade, BackupRequest, Backups, now_ms, remove_leftovers};
+use crate::store::{
+    BackupError, BackupMade, BackupRequest, Backups, now_ms, remove_leftovers, try_directory,
+};
 use crate::telemetry::{Log, Value};
 
 /// The pause after the first failure; it doubles with each further one.
@@ -60,10 +62,8 @@ pub(super) fn check(config: &Backup) -> anyhow::Result<()> {
         let failure = Failure::new(format!("backup.dir: '{shown}' is not a directory"));
         return Err(failure.hint(format!("mkdir -p {shown}")).into());
     }
-    let probe = directory.join(format!(".cachesrv-probe-{}", std::process::id()));
     // Permissions alone do not say it: the disk may be read-only.
-    fs::write(&probe, b"")
-        .and_then(|()| fs::remove_file(&probe))
+    try_directory(directory)
         .with_context(|| format!("backup.dir: cannot write to '{shown}'"))
         .hint(format!("ls -ld {shown}"))
 }
@@ -259,6 +259,23 @@ fn made_at_ms(name: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_look_at_a_directory_writes_to_nothing_that_is_there() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let kept = dir.path().join("kept");
+        fs::write(&kept, b"bytes").expect("a file");
+        // What somebody who knows the number of the process would lay there.
+        let link = format!(".cachesrv-probe-{}", std::process::id());
+        let link = dir.path().join(link);
+        std::os::unix::fs::symlink(&kept, &link).expect("a link");
+        let mut backup = crate::config::Config::defaults().expect("a default").backup;
+        backup.dir = Some(dir.path().to_owned());
+        check(&backup).expect("a directory");
+        assert_eq!(fs::read(&kept).expect("a file"), b"bytes");
+        assert!(link.is_symlink());
+        assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 2);
+    }
 
     #[test]
     fn only_names_that_a_backup_is_given_are_those_of_backups() {

@@ -274,6 +274,11 @@ fn sweep(directory: &Path, is_ours: impl Fn(&str) -> bool) {
     }
 }
 
+/// Makes a file in a directory and removes it again.
+pub fn try_directory(directory: &Path) -> Result<(), PlaceError> {
+    Beside::create(&directory.join("cachesrv-probe")).map(drop)
+}
+
 /// Removes what crashes left of files of those names that `is_ours` knows.
 pub fn remove_leftovers(directory: &Path, is_ours: impl Fn(&str) -> bool) {
     sweep(directory, |name| leftover_of(name).is_some_and(&is_ours));
