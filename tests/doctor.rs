@@ -597,6 +597,41 @@ fn what_a_killed_round_trip_leaves_dies_by_itself_and_the_next_one_removes_it() 
 }
 
 #[test]
+fn a_token_that_bears_the_name_of_doctors_own_and_stored_something_stays() {
+    let dir = Dir::new();
+    let name = "doctor-abcdefghijklmnop-write";
+    let why = "doctor names its own tokens like that, and deletes them";
+    dir.cli(&["token", "create", "--write", "--name", name])
+        .failed(2, &format!("error: '{name}' cannot name a token: {why}\n"));
+    // Of an older version, which let people choose such names.
+    let [writer, reader] = [["--write", "a"], ["--read", "b"]]
+        .map(|[access, name]| dir.token_with(&[access, "--name", name, "--expires", "9m"]));
+    let rename = format!(
+        "UPDATE tokens SET name = '{name}' WHERE name = 'a';
+         UPDATE tokens SET name = 'doctor-abcdefghijklmnop-read' WHERE name = 'b'"
+    );
+    dir.sqlite().execute_batch(&rename).expect("names");
+    let server = Server::start(&dir);
+    assert_eq!(server.client(&writer).put("1", b"bytes").status, 200);
+    let said = dir.cli(&["token", "rotate", name]);
+    let error = format!(
+        "error: token '{name}' ({}) cannot be rotated: {why}\ntry: cachesrv token create --write\n",
+        writer.id
+    );
+    said.failed(1, &error);
+    let back = "UPDATE tokens SET created_at_ms = created_at_ms - 540001, expires_at_ms = expires_at_ms - 540001";
+    assert_eq!(dir.sqlite().execute(back, []).expect("tokens"), 2);
+    doctor_of(&dir, &server, &[]);
+    let list = dir.cli(&["token", "list", "--json"]).done();
+    assert!(
+        list.contains(&writer.id) && !list.contains(&reader.id),
+        "{list}"
+    );
+    dir.cli(&["verify"]).done();
+    dir.cli(&["backup", "copy.db"]).done();
+}
+
+#[test]
 fn files_that_others_may_read_or_write_are_found_and_the_remedy_works() {
     let dir = with_token();
     chmod(&dir.db(), 0o644);

@@ -166,6 +166,33 @@ fn an_old_log_never_meets_the_new_file() {
 }
 
 #[test]
+fn a_log_that_cannot_be_folded_for_want_of_room_is_kept_with_its_database() {
+    let (dir, token) = with_backup();
+    let server = Server::start(&dir);
+    for hash in 10..14 {
+        let bytes = noise(hash, 2_000_000);
+        let answer = server.client(&token).put(&hash.to_string(), &bytes);
+        assert_eq!(answer.status, 200);
+    }
+    server.kill();
+    // Room for the backup, and not for what is in the log.
+    let line = "mount -t tmpfs -o size=20m none disk
+        cp -p cachesrv.db cachesrv.db-wal disk
+        head -c 30m /dev/zero >disk/filler 2>/dev/null || true
+        truncate -s -1500k disk/filler
+        \"$cachesrv\" restore backup.db --force --db disk/cachesrv.db && exit 9
+        rm disk/filler
+        \"$cachesrv\" verify --db disk/cachesrv.db
+        ls disk";
+    std::fs::create_dir(dir.join("disk")).expect("a directory");
+    let said = support::dir::run(&mut support::disk::namespace(&dir, line));
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let what = "error: nothing was changed: cannot write 'disk/cachesrv.db': no storage space\n";
+    assert!(said.stderr.contains(what), "{said:?}");
+    assert_eq!(said.stdout, "ok: 6 entries, 8.3 MiB\ncachesrv.db\n");
+}
+
+#[test]
 fn a_database_that_is_damaged_can_be_replaced_and_one_that_is_not_ours_is_left_alone() {
     let (dir, token) = with_backup();
     let mut bytes = fs::read(dir.db()).expect("a file");

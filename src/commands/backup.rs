@@ -23,6 +23,7 @@ pub(super) fn run(resolution: &Resolution, args: &BackupArgs) -> anyhow::Result<
     let request = BackupRequest {
         destination: &destination,
         replace: args.force,
+        floor_bytes: config.eviction.min_free_disk_bytes,
     };
     let mut admin = database::open(config)?;
     let stop = wish_to_stop()?;

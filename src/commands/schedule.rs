@@ -14,8 +14,10 @@ use anyhow::Context;
 
 use super::shell::quoted;
 use super::{Failure, Hint, backup, time};
-use crate::config::Backup;
-use crate::store::{BackupError, BackupMade, BackupRequest, Backups, now_ms, remove_leftovers};
+use crate::config::{Backup, Config};
+use crate::store::{
+    BackupError, BackupMade, BackupRequest, Backups, now_ms, remove_leftovers, try_directory,
+};
 use crate::telemetry::{Log, Value};
 
 /// The pause after the first failure; it doubles with each further one.
@@ -46,9 +48,12 @@ struct Maker {
     directory: PathBuf,
     every: Duration,
     keep: usize,
+    floor_bytes: u64,
     backups: Backups,
     log: Arc<Log>,
     stop: Arc<Stop>,
+    /// Backups of this process that lack damaged entries.
+    incomplete: Vec<String>,
 }
 
 /// Refuses a directory that no backup could be written to, before the server starts.
@@ -62,10 +67,8 @@ pub(super) fn check(config: &Backup) -> anyhow::Result<()> {
         let command = format!("mkdir -p -m 700 {}", quoted(directory));
         return Err(failure.hint(command).into());
     }
-    let probe = directory.join(format!(".cachesrv-probe-{}", std::process::id()));
     // Permissions alone do not say it: the disk may be read-only.
-    fs::write(&probe, b"")
-        .and_then(|()| fs::remove_file(&probe))
+    try_directory(directory)
         .with_context(|| format!("backup.dir: cannot write to '{shown}'"))
         .hint(format!("ls -ld {}", quoted(directory)))
 }
@@ -73,21 +76,23 @@ pub(super) fn check(config: &Backup) -> anyhow::Result<()> {
 impl Schedule {
     /// Starts the thread, if backups are wanted.
     pub(super) fn start(
-        config: &Backup,
+        config: &Config,
         backups: Backups,
         log: &Arc<Log>,
     ) -> anyhow::Result<Option<Self>> {
-        let Some(directory) = &config.dir else {
+        let Some(directory) = &config.backup.dir else {
             return Ok(None);
         };
         let stop = Arc::new(Stop::default());
-        let maker = Maker {
+        let mut maker = Maker {
             directory: directory.clone(),
-            every: config.every,
-            keep: config.keep as usize,
+            every: config.backup.every,
+            keep: config.backup.keep as usize,
+            floor_bytes: config.eviction.min_free_disk_bytes,
             backups,
             log: Arc::clone(log),
             stop: Arc::clone(&stop),
+            incomplete: Vec::new(),
         };
         let thread = std::thread::Builder::new()
             .name("backup".to_owned())
@@ -116,7 +121,7 @@ impl Drop for Schedule {
 }
 
 impl Maker {
-    fn run(&self) {
+    fn run(&mut self) {
         let mut failures = 0;
         loop {
             let failed_at = Instant::now();
@@ -155,7 +160,7 @@ impl Maker {
         }
     }
 
-    /// Until the next backup is due. One from the future does not put it off for longer than usual.
+    /// Until the next backup is due.
     fn time_left(&self) -> Duration {
         let newest = names(&self.directory).pop();
         let Some(made_ms) = newest.and_then(|name| made_at_ms(&name)) else {
@@ -170,17 +175,19 @@ impl Maker {
         doubled.min(RETRY_MAX).min(self.every)
     }
 
-    fn make(&self) -> Result<(), BackupError> {
+    fn make(&mut self) -> Result<(), BackupError> {
         let began = Instant::now();
         remove_leftovers(&self.directory, |name| made_at_ms(name).is_some());
-        let destination = self.directory.join(backup::file_name(now_ms()));
+        let name = backup::file_name(now_ms());
+        let destination = self.directory.join(&name);
         let request = BackupRequest {
             destination: &destination,
             replace: false,
+            floor_bytes: self.floor_bytes,
         };
         let made = self.backups.make(request, &self.stop.is_set)?;
         self.tell(&made, &destination, began.elapsed());
-        self.retire();
+        self.retire(name, made.damaged.is_empty());
         Ok(())
     }
 
@@ -209,11 +216,18 @@ impl Maker {
         }
     }
 
-    /// Deletes the oldest backups.
-    fn retire(&self) {
-        let names = names(&self.directory);
-        let excess = names.len().saturating_sub(self.keep);
-        for name in &names[..excess] {
+    /// Deletes the oldest backups, never the one just made. While that lacks damaged entries, an older one may
+    /// be all that has them: then only others that lack some go.
+    fn retire(&mut self, made: String, is_whole: bool) {
+        let mut names = names(&self.directory);
+        names.retain(|name| *name != made);
+        let excess = (names.len() + 1).saturating_sub(self.keep);
+        self.incomplete.retain(|name| names.contains(name));
+        if !is_whole {
+            names.retain(|name| self.incomplete.contains(name));
+            self.incomplete.push(made);
+        }
+        for name in names.iter().take(excess) {
             let path = self.directory.join(name);
             if let Err(error) = fs::remove_file(&path) {
                 self.log.warn(
@@ -244,11 +258,14 @@ impl Stop {
     }
 }
 
-/// The names of the backups in a directory, oldest first.
+/// The names of the backups in a directory, oldest first; without those from the future, which a clock that was
+/// wrong has made: they say nothing about when the next one is due, and nobody knows which of them is old.
 fn names(directory: &Path) -> Vec<String> {
+    let now_ms = now_ms();
+    let is_made = |name: &String| made_at_ms(name).is_some_and(|at_ms| at_ms <= now_ms);
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    let mut names: Vec<String> = names.filter(|name| made_at_ms(name).is_some()).collect();
+    let mut names: Vec<String> = names.filter(is_made).collect();
     // Times in them are of one width, so this is the order in which they were made.
     names.sort();
     names
@@ -264,6 +281,23 @@ fn made_at_ms(name: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_look_at_a_directory_writes_to_nothing_that_is_there() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let kept = dir.path().join("kept");
+        fs::write(&kept, b"bytes").expect("a file");
+        // What somebody who knows the number of the process would lay there.
+        let link = format!(".cachesrv-probe-{}", std::process::id());
+        let link = dir.path().join(link);
+        std::os::unix::fs::symlink(&kept, &link).expect("a link");
+        let mut backup = crate::config::Config::defaults().expect("a default").backup;
+        backup.dir = Some(dir.path().to_owned());
+        check(&backup).expect("a directory");
+        assert_eq!(fs::read(&kept).expect("a file"), b"bytes");
+        assert!(link.is_symlink());
+        assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 2);
+    }
 
     #[test]
     fn only_names_that_a_backup_is_given_are_those_of_backups() {

@@ -68,7 +68,7 @@ pub(super) fn run(resolution: &Resolution) -> anyhow::Result<()> {
     announce_address(&server, is_activated, secured.is_some(), &log);
     let watcher = secured.map(|secured| secured.watch(&log)).transpose();
     let watcher = watcher.context("cannot look after the certificate")?;
-    let schedule = Schedule::start(&config.backup, backups, &log)?;
+    let schedule = Schedule::start(config, backups, &log)?;
     tls::await_stop(&mut signals, watcher.as_ref(), &log);
     api.begin_to_stop();
     log.info("shutting down", &[]);

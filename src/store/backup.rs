@@ -52,6 +52,8 @@ pub struct BackupRequest<'r> {
     pub destination: &'r Path,
     /// Whether it may take the place of another.
     pub replace: bool,
+    /// What is to stay free on the disk of the database, in bytes.
+    pub floor_bytes: u64,
 }
 
 /// How far a backup is.
@@ -160,10 +162,11 @@ fn run(
     let BackupRequest {
         destination,
         replace,
+        floor_bytes,
     } = request;
     beside::check_target(database, destination, replace)?;
     let source = open_source(database)?;
-    let reserve_bytes = beside::reserve_bytes(database, destination);
+    let reserve_bytes = beside::reserve_bytes(database, destination, floor_bytes);
     beside::check_room(destination, used_bytes(&source)?, reserve_bytes)?;
     let beside = Beside::create(destination)?;
     let mut made = fill(&source, &beside, stop, watch)?;

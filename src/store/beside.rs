@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rand::RngExt;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use super::error::{OpenError, StoreError};
@@ -23,6 +23,9 @@ const MARK: &str = ".tmp.";
 
 /// How many digits there are.
 const DIGITS: usize = 8;
+
+/// What stays free above the floor of the disk is this part of it: as much as eviction for the disk makes.
+const HEADROOM_PARTS: u64 = 8;
 
 /// Why a file cannot come to its place.
 #[derive(Debug, thiserror::Error)]
@@ -233,10 +236,13 @@ pub(super) fn check_room(
     Ok(())
 }
 
-/// What must stay free on the disk of `target` for the log of a database at work, in bytes.
-pub(super) fn reserve_bytes(database: &Path, target: &Path) -> u64 {
+/// What must stay free on the disk of `target`, in bytes, where that is the disk of the database: room for its
+/// log, and more than the floor below which its entries would go to make room for a copy of them.
+pub(super) fn reserve_bytes(database: &Path, target: &Path, floor_bytes: u64) -> u64 {
     match (fs::metadata(database), fs::metadata(directory_of(target))) {
-        (Ok(database), Ok(directory)) if database.dev() == directory.dev() => LOG_BYTES_MAX,
+        (Ok(database), Ok(directory)) if database.dev() == directory.dev() => floor_bytes
+            .saturating_add(floor_bytes / HEADROOM_PARTS)
+            .max(LOG_BYTES_MAX),
         _ => 0,
     }
 }
@@ -267,11 +273,29 @@ fn sweep(directory: &Path, is_ours: impl Fn(&str) -> bool) {
         }
         let path = entry.path();
         // Whoever still writes it holds the lock.
-        let is_left = File::open(&path).is_ok_and(|file| file.try_lock().is_ok());
+        let is_left = open_file(&path).is_ok_and(|file| file.try_lock().is_ok());
         if is_left {
             let _ = remove(&path);
         }
     }
+}
+
+/// Opens a regular file, and waits for nobody: a pipe of such a name would be waited for until somebody writes.
+fn open_file(path: &Path) -> std::io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(ErrorKind::InvalidInput.into());
+    }
+    Ok(file)
+}
+
+/// Makes a file in a directory and removes it again.
+pub fn try_directory(directory: &Path) -> Result<(), PlaceError> {
+    Beside::create(&directory.join("cachesrv-probe")).map(drop)
 }
 
 /// Removes what crashes left of files of those names that `is_ours` knows.
@@ -329,5 +353,31 @@ impl PlaceError {
             error => std::io::Error::other(error),
         };
         io("write", path, source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_bears_the_name_of_a_leftover_and_is_no_file_is_left_alone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let [pipe, link, left] = ["00000000", "00000001", "00000002"]
+            .map(|digits| dir.path().join(format!("x.db{MARK}{digits}")));
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.expect("mkfifo").success());
+        fs::write(dir.path().join("kept"), b"bytes").expect("a file");
+        std::os::unix::fs::symlink("kept", &link).expect("a link");
+        fs::write(&left, b"half").expect("a file");
+        let (done, wait) = mpsc::channel();
+        let target = dir.path().join("x.db");
+        std::thread::spawn(move || done.send(Beside::create(&target).map(drop).is_ok()));
+        let made = wait.recv_timeout(Duration::from_secs(20));
+        assert_eq!(made, Ok(true), "it waits for the pipe");
+        assert!(pipe.exists() && link.exists() && !left.exists());
     }
 }

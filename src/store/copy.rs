@@ -1,6 +1,7 @@
 //! The file that a backup is written into: the schema of the migrations, the entries that were read, the small
 //! tables, and everything that follows from these.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,11 +12,11 @@ use rusqlite::{Connection, params_from_iter};
 
 use super::backup::{BackupError, Lost, VERSION};
 use super::beside::PlaceError;
-use super::catalog;
+use super::catalog::{self, ScopeRecord};
 use super::connection;
 use super::error::StoreError;
 use super::facts::{self, Counted, Object};
-use super::model::ScopeId;
+use super::model::{ScopeId, ScopeKind};
 use super::schema::APPLICATION_ID;
 use super::survey::{self, Flaw, Read, Row, Survey, Visitor};
 use super::{chunks, survey::snapshot};
@@ -37,6 +38,8 @@ pub(super) struct Copy {
     /// The columns of artifacts, as a list in SQL.
     artifact_columns: String,
     damaged: Vec<Lost>,
+    /// The rows of these, to be found in.
+    damaged_ids: HashSet<i64>,
     /// Bytes written since somebody set this to 0.
     pub unsynced_bytes: u64,
 }
@@ -53,6 +56,7 @@ impl Copy {
             schema,
             artifact_columns: String::new(),
             damaged: Vec::new(),
+            damaged_ids: HashSet::new(),
             unsynced_bytes: 0,
         };
         copy.in_transaction(|copy| {
@@ -105,6 +109,7 @@ impl Copy {
         for id in gone {
             self.written_by(chunks::delete_all(&self.connection, id))?;
         }
+        self.leave_dangling()?;
         self.execute("COMMIT")?;
         Ok(left_out)
     }
@@ -151,8 +156,37 @@ impl Copy {
         }
     }
 
+    /// Leaves out entries of a token or a scope that is not there: with them the copy would be none, for as long
+    /// as they are stored.
+    fn leave_dangling(&mut self) -> Result<(), BackupError> {
+        let found: rusqlite::Result<Vec<(i64, i64, String)>> = self
+            .connection
+            .prepare(
+                "SELECT id, scope_id, hash FROM artifacts WHERE scope_id NOT IN (SELECT id FROM scopes)
+                 OR writer_token_id NOT IN (SELECT id FROM tokens)",
+            )
+            .and_then(|mut select| {
+                let rows = select.query_map([], |row| {
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+                })?;
+                rows.collect()
+            });
+        for (id, scope, hash) in self.written(found)? {
+            let scope = scope_of(&self.connection, scope);
+            self.lose(Lost { id, scope, hash });
+            self.forget(id)?;
+            self.written_by(chunks::delete_all(&self.connection, id))?;
+        }
+        Ok(())
+    }
+
+    fn lose(&mut self, lost: Lost) {
+        self.damaged_ids.insert(lost.id);
+        self.damaged.push(lost);
+    }
+
     fn is_damaged(&self, id: i64) -> bool {
-        self.damaged.iter().any(|lost| lost.id == id)
+        self.damaged_ids.contains(&id)
     }
 
     fn forget(&self, id: i64) -> Result<(), BackupError> {
@@ -318,9 +352,9 @@ impl Visitor for Copy {
         let (scope, hash) = select
             .query_row([row.id], |row| Ok((row.get(0)?, row.get(1)?)))
             .map_err(StoreError::from)?;
-        self.damaged.push(Lost {
+        self.lose(Lost {
             id: row.id,
-            scope: catalog::scope(source, ScopeId(scope))?,
+            scope: scope_of(source, scope),
             hash,
         });
         self.gone(row)
@@ -329,6 +363,16 @@ impl Visitor for Copy {
     fn gone(&mut self, row: &Row) -> Result<(), BackupError> {
         self.written_by(chunks::delete_all(&self.connection, row.id))
     }
+}
+
+/// The scope of an entry, with words in the place of one that is not there.
+fn scope_of(connection: &Connection, id: i64) -> ScopeRecord {
+    catalog::scope(connection, ScopeId(id)).unwrap_or_else(|_| ScopeRecord {
+        workspace: "unknown".to_owned(),
+        kind: ScopeKind::Isolated,
+        name: Some(format!("number {id}")),
+        created_at_ms: 0,
+    })
 }
 
 fn values(row: &rusqlite::Row<'_>) -> Result<Vec<Value>, StoreError> {

@@ -58,7 +58,7 @@ use rusqlite::Connection;
 
 pub use admin::{Admin, Created};
 pub use backup::{BackupError, BackupMade, BackupProgress, BackupRequest, Backups, Lost};
-pub use beside::{PlaceError, remove_leftovers};
+pub use beside::{PlaceError, remove_leftovers, try_directory};
 pub use buffers::{Buffer, BufferPool};
 pub use catalog::{Entry, ScopeChoice, ScopeRecord, ScopeUsage, Selection};
 pub use chunks::{ARTIFACT_BYTES_MAX, CHUNK_BYTES};

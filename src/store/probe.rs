@@ -1,7 +1,7 @@
 //! The rows of a probe: what `doctor` stores through a running server, with tokens of its own, and takes away again.
 //!
 //! Invariant: nothing here changes a row that is not a probe's. All its names derive from one word that nobody
-//! chose; and tokens go only when they are dead.
+//! chose; and tokens go only when they are dead, and nothing refers to them.
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
@@ -12,6 +12,9 @@ use super::{artifacts, chunks, now_ms};
 
 /// Chunks of a probe that are deleted at once; it has one.
 const CHUNKS_A_STEP: usize = 16;
+
+/// Artifacts that are looked at for those of a token, under the write lock.
+const ARTIFACTS_LOOKED_AT: i64 = 10_000;
 
 /// No probe lives longer than this, milliseconds.
 const LIFE_MAX_MS: i64 = 10 * 60 * 1000;
@@ -46,6 +49,11 @@ impl ProbeName {
     /// The hash of its entry for `purpose`: trusted, isolated or refused.
     pub fn hash(&self, purpose: &str) -> String {
         format!("{}-{purpose}", self.scope())
+    }
+
+    /// Whether this is how a probe names its tokens: nobody else's may be called so, because they are deleted.
+    pub fn is_of_token(name: &str) -> bool {
+        Self::of_token(name).is_some()
     }
 
     /// The probe that a token of this name belongs to.
@@ -118,11 +126,12 @@ impl Admin {
             params![workspace.0, scope],
         )?;
         for role in ProbeName::ROLES {
-            transaction.execute(
-                "DELETE FROM tokens WHERE workspace_id = ?1 AND name = ?2
-                 AND (revoked_at_ms IS NOT NULL OR expires_at_ms <= ?3)",
-                params![workspace.0, probe.token(role), now_ms()],
-            )?;
+            for (id, first_artifact) in dead_tokens(&transaction, workspace, &probe.token(role))? {
+                // An older version let people choose such names.
+                if !may_have_written(&transaction, id, first_artifact)? {
+                    transaction.execute("DELETE FROM tokens WHERE id = ?1", [id])?;
+                }
+            }
         }
         Ok(transaction.commit()?)
     }
@@ -142,6 +151,43 @@ impl Admin {
         }
         Ok(probes)
     }
+}
+
+/// The dead tokens of a name that took no other's place, with the first artifact of each.
+fn dead_tokens(
+    connection: &Connection,
+    workspace: WorkspaceId,
+    name: &str,
+) -> Result<Vec<(i64, Option<i64>)>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, first_artifact_id FROM tokens WHERE workspace_id = ?1 AND name = ?2
+         AND (revoked_at_ms IS NOT NULL OR expires_at_ms <= ?3)
+         AND NOT EXISTS (SELECT 1 FROM tokens AS other WHERE other.replaced_by = tokens.id)",
+    )?;
+    let values = params![workspace.0, name, now_ms()];
+    let rows = statement.query_map(values, |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Whether there may be an artifact of a token: no index tells, so only some that follow its first one are
+/// looked at. A probe's are younger than that.
+fn may_have_written(
+    connection: &Connection,
+    token: i64,
+    first_artifact: Option<i64>,
+) -> Result<bool, StoreError> {
+    let Some(first_id) = first_artifact else {
+        return Ok(false);
+    };
+    let (looked_at, own): (i64, i64) = connection
+        .prepare_cached(
+            "SELECT count(*), count(CASE WHEN writer_token_id = ?1 THEN 1 END) FROM
+                 (SELECT writer_token_id FROM artifacts NOT INDEXED WHERE id >= ?2 ORDER BY id LIMIT ?3)",
+        )?
+        .query_row([token, first_id, ARTIFACTS_LOOKED_AT], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    Ok(own > 0 || looked_at == ARTIFACTS_LOOKED_AT)
 }
 
 /// The entries under a hash that nobody but a probe has, condemned ones too.

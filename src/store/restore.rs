@@ -219,10 +219,10 @@ impl Restore {
         }
         let mut busy = false;
         let placed = beside.place(self.lock.is_some(), || {
-            busy = !self.fold();
-            if busy {
-                return Err(PlaceError::InUse(self.target.clone()));
-            }
+            self.fold().map_err(|error| {
+                busy = error == StoreError::Busy;
+                PlaceError::written(&self.target, error)
+            })?;
             beside::remove_logs(&self.target);
             beside::sync_directory(&self.target)
         });
@@ -320,25 +320,33 @@ impl Restore {
         Ok(connection)
     }
 
-    /// Folds the log of the old database into it, which leaves it complete without one; `false` if somebody has
-    /// it open. One that is too damaged for that loses what is in its log, and is replaced next.
-    fn fold(&self) -> bool {
+    /// Folds the log of the old database into it, which leaves it complete without one. One that is too damaged
+    /// for that loses what is in its log, and is replaced next; one that is sound does not.
+    fn fold(&self) -> Result<(), StoreError> {
         if self.lock.is_none() {
-            return true;
+            return Ok(());
         }
         let folded = self
             .open_target()
             .and_then(|connection| connection.pragma_update(None, "journal_mode", "DELETE"));
-        !matches!(
-            folded.err().and_then(|error| error.sqlite_error_code()),
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
-        )
+        match folded {
+            Err(error) if !is_damage(&error) => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Whether there is a database to be replaced.
     pub fn replaces(&self) -> bool {
         self.replace && self.lock.is_some()
     }
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(
+        code,
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
+    )
 }
 
 /// Locks what is in the place, as a server does; `None` where nothing is.

@@ -6,20 +6,21 @@
 //!
 //! Invariant: each finding was true in one snapshot, so that what comes and goes meanwhile is none.
 
-use std::fs::{self, OpenOptions};
-use std::path::{Path, PathBuf};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension};
 
 use super::backup::stored_bytes;
 use super::catalog::{self, ScopeRecord};
-use super::connection::{self, Profile, Role, Synchronous};
+use super::connection::{self, PAGE_SIZE_BYTES, Profile, Role, Synchronous};
 use super::error::{OpenError, StoreError};
 use super::facts::{self, Counted};
-use super::file::{self, Content, log_path};
+use super::file::{self, Content, log_path, sibling};
 use super::model::ScopeId;
 use super::survey::{self, Flaw, Read, Row, Survey, Visitor, snapshot};
 use super::{chunks, schema};
@@ -30,8 +31,17 @@ pub const VERIFY_LOG_BYTES_MAX: u64 = 128 * 1024 * 1024;
 /// Findings that are kept; a file that is damaged all over needs no longer list.
 pub const FINDINGS_MAX: usize = 100;
 
-/// Steps of SQLite between two looks at the log and the clock.
-const CHECK_STEPS: i32 = 1_000;
+/// SQLite's own check begins once the log is shorter than this, if it is so soon.
+const LOG_BYTES_SHORT: u64 = VERIFY_LOG_BYTES_MAX / 2;
+
+/// How long it is waited for.
+const SHORT_WAIT: Duration = Duration::from_secs(2);
+
+/// Pages, or jumps of a statement, between two looks: each page, which a slow disk may take long to read.
+const CHECK_STEPS: i32 = 1;
+
+/// The least time between two looks at the log.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,7 +132,8 @@ pub enum VerifyProgress {
 /// A database that is to be checked.
 pub struct Verifier {
     connection: Connection,
-    path: PathBuf,
+    /// After the connection: whoever closes a file loses the locks that SQLite has on it for the process.
+    log: Arc<Log>,
     version: u32,
 }
 
@@ -146,7 +157,9 @@ impl Verifier {
         connection
             .pragma_update(None, "query_only", true)
             .map_err(fail)?;
-        Self::with(connection, path)
+        let mut verifier = Self::with(connection, path)?;
+        verifier.log = Arc::new(Log::open(path));
+        Ok(verifier)
     }
 
     /// Opens a file that nobody changes, and leaves nothing beside it.
@@ -169,7 +182,7 @@ impl Verifier {
         )?;
         Ok(Self {
             connection,
-            path: path.to_owned(),
+            log: Arc::default(),
             version,
         })
     }
@@ -219,15 +232,17 @@ impl Verifier {
         stop: &Arc<AtomicBool>,
         check: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<Option<T>, VerifyError> {
-        let (asked, log) = (Arc::clone(stop), log_path(&self.path));
-        let (mut since, length_bytes) = (Instant::now(), log_bytes(&log));
+        let (asked, log) = (Arc::clone(stop), Arc::clone(&self.log));
+        log.wait_until_short(stop);
+        let (mut looked, length_bytes) = (Instant::now(), log.length_bytes());
+        // Never pauses: that would make the snapshot last twice as long.
         let watch = move || {
-            if survey::is_time_to_pause(since) {
-                survey::pause(since);
-                since = Instant::now();
+            if looked.elapsed() < LOOK {
+                return false;
             }
-            // A log that begins anew keeps the length of its file, so only one that grows is a long one.
-            let now_bytes = log_bytes(&log);
+            looked = Instant::now();
+            // One that a crash left is long, but nobody writes to it.
+            let now_bytes = log.length_bytes();
             let is_long = now_bytes >= VERIFY_LOG_BYTES_MAX && now_bytes > length_bytes;
             is_long || asked.load(Ordering::Relaxed)
         };
@@ -416,8 +431,51 @@ fn tolerate(outcome: Result<(), VerifyError>, verdict: &mut Verdict) -> Result<(
     }
 }
 
-fn log_bytes(log: &Path) -> u64 {
-    fs::metadata(log).map_or(0, |log| log.len())
+/// The write-ahead log, as its index tells of it: the file keeps its length when the log begins anew.
+#[derive(Debug, Default)]
+struct Log {
+    index: Option<File>,
+}
+
+impl Log {
+    /// Where the index says how many pages are in the log, in the byte order of the machine
+    /// (<https://sqlite.org/walformat.html>, `mxFrame`).
+    const FRAMES_AT: u64 = 16;
+
+    /// What is in the log beside each page.
+    const FRAME_HEADER_BYTES: u64 = 24;
+
+    fn open(database: &Path) -> Self {
+        Self {
+            index: File::open(sibling(database, "-shm")).ok(),
+        }
+    }
+
+    fn length_bytes(&self) -> u64 {
+        let mut frames = [0; 4];
+        let read = self
+            .index
+            .as_ref()
+            .map(|index| index.read_exact_at(&mut frames, Self::FRAMES_AT));
+        match read {
+            Some(Ok(())) => {
+                let frame_bytes = PAGE_SIZE_BYTES + Self::FRAME_HEADER_BYTES;
+                u64::from(u32::from_ne_bytes(frames)) * frame_bytes
+            }
+            _ => 0,
+        }
+    }
+
+    /// Lets a server at work begin its log anew, if it soon does.
+    fn wait_until_short(&self, stop: &AtomicBool) {
+        let end = Instant::now() + SHORT_WAIT;
+        while self.length_bytes() > LOG_BYTES_SHORT
+            && Instant::now() < end
+            && !stop.load(Ordering::Relaxed)
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 fn check_content(content: Content, path: &Path) -> Result<(), OpenError> {
@@ -492,5 +550,53 @@ impl Reader<'_> {
             });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_is_given_up_when_the_log_is_long_however_long_its_file_was() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("x.db");
+        drop(crate::store::Admin::open_or_create(&path).expect("a database"));
+        let profile = Profile {
+            synchronous: Synchronous::Normal,
+            mmap: false,
+        };
+        let writer = connection::open(&path, Role::Admin, profile).expect("a writer");
+        let write = |bytes: u64| {
+            let sql = format!("CREATE TABLE x AS SELECT zeroblob({bytes}) AS x; DROP TABLE x");
+            writer.execute_batch(&sql).expect("it writes");
+        };
+        writer
+            .pragma_update(None, "wal_autocheckpoint", 0)
+            .expect("a log that grows");
+        // The file of the log is long now, and the log begins anew.
+        write(VERIFY_LOG_BYTES_MAX + VERIFY_LOG_BYTES_MAX / 4);
+        let fold = "PRAGMA wal_checkpoint(RESTART)";
+        writer
+            .query_row(fold, [], |_| Ok(()))
+            .expect("a checkpoint");
+        write(1);
+        let file_bytes = || std::fs::metadata(log_path(&path)).expect("a log").len();
+        let before_bytes = file_bytes();
+        assert!(before_bytes > VERIFY_LOG_BYTES_MAX);
+        let verifier = Verifier::open(&path).expect("a database");
+        let stop = Arc::new(AtomicBool::new(false));
+        let sound = verifier.run(false, &stop, &mut |_| {}).expect("a verdict");
+        assert!(sound.is_ok(), "{sound:?}");
+        let given_up = verifier.ask(&stop, |connection| {
+            let mut statement = connection.prepare("SELECT count(*) FROM sqlite_schema")?;
+            let mut snapshot = statement.query([])?;
+            snapshot.next()?;
+            write(VERIFY_LOG_BYTES_MAX);
+            let said: String = connection.query_row("PRAGMA quick_check", [], |row| row.get(0))?;
+            Ok(said)
+        });
+        assert!(matches!(given_up, Ok(None)), "{given_up:?}");
+        assert_eq!(file_bytes(), before_bytes);
     }
 }

@@ -8,12 +8,16 @@ use super::{expiry_ms, for_scope, hand_over, until};
 use crate::auth::{Authenticator, Minted, Wish};
 use crate::cli::{AccessArgs, TokenCreateArgs};
 use crate::config::Config;
-use crate::store::{Access, Created, Name};
+use crate::store::{Access, Created, Name, ProbeName};
 
 /// Runs the command.
 pub(super) fn run(config: &Config, args: &TokenCreateArgs) -> anyhow::Result<()> {
     if let Some(name) = &args.name {
         check_name(name, "a token")?;
+        if ProbeName::is_of_token(name) {
+            let why = "doctor names its own tokens like that, and deletes them";
+            return Err(Failure::usage(format!("'{name}' cannot name a token: {why}")).into());
+        }
     }
     let (access, isolated_scope) = access(&args.access)?;
     let expires_at_ms = args.expires.map(expiry_ms).transpose()?;

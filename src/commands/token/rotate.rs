@@ -13,7 +13,9 @@ use super::{
 use crate::auth::{Authenticator, Wish};
 use crate::cli::TokenRotateArgs;
 use crate::config::Config;
-use crate::store::{Admin, Found, Handle, Overlap, Rotated, TokenRecord, TokenState, now_ms};
+use crate::store::{
+    Admin, Found, Handle, Overlap, ProbeName, Rotated, TokenRecord, TokenState, now_ms,
+};
 
 /// Runs the command.
 pub(super) fn run(config: &Config, args: &TokenRotateArgs) -> anyhow::Result<()> {
@@ -21,6 +23,12 @@ pub(super) fn run(config: &Config, args: &TokenRotateArgs) -> anyhow::Result<()>
     let expires_at_ms = args.expires.map(expiry_ms).transpose()?;
     let mut admin = database::open(config)?;
     let old = meant(&admin, config, args)?;
+    if old.name.as_deref().is_some_and(ProbeName::is_of_token) {
+        let why = "doctor names its own tokens like that, and deletes them";
+        let failure = Failure::new(format!("{} cannot be rotated: {why}", title(&old)));
+        let nameless = TokenRecord { name: None, ..old };
+        return Err(failure.hint(create_command(config, &nameless)).into());
+    }
     let wish = Wish {
         workspace: old.workspace_id,
         access: old.access,
