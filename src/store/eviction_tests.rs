@@ -66,7 +66,17 @@ impl Db {
     }
 
     fn plan(&self, limits: &EvictionLimits, disk: &Disk, now_ms: i64) -> Option<[Course; 2]> {
-        eviction::plan(&self.connection, limits, disk, now_ms).unwrap()
+        self.plan_while(|_| false, limits, disk, now_ms)
+    }
+
+    fn plan_while(
+        &self,
+        held: impl Fn(i64) -> bool,
+        limits: &EvictionLimits,
+        disk: &Disk,
+        now_ms: i64,
+    ) -> Option<[Course; 2]> {
+        eviction::plan(&self.connection, limits, disk, held, now_ms).unwrap()
     }
 
     /// Evicts all that has to go, as the housekeeper does, in batches of this many rows.
@@ -277,6 +287,37 @@ fn for_the_disk_isolated_entries_go_first_and_what_is_condemned_counts_as_free()
 }
 
 #[test]
+fn what_is_condemned_and_being_read_is_not_about_to_be_free() {
+    let db = Db::new();
+    for time in 0..1100 {
+        db.add(Trusted, 1000 * KIB, time);
+    }
+    let condemn = |from: i64, to: i64| {
+        let sql = "UPDATE artifacts SET state = 'condemned', condemned_at_ms = 0, condemned_reason = 'disk'
+                   WHERE id BETWEEN ?1 AND ?2";
+        db.connection.execute(sql, [from, to]).unwrap();
+    };
+    condemn(1, 5);
+    let file = FilePages::of(&db.connection).unwrap();
+    let disk = Disk {
+        free_bytes: 7000 * KIB,
+        floor_bytes: 8000 * KIB + file.free * PAGE_SIZE_BYTES,
+        wanted_bytes: 0,
+        file_bytes: file.all * PAGE_SIZE_BYTES,
+        log_bytes: 0,
+    };
+    let plan = |held: &dyn Fn(i64) -> bool| db.plan_while(held, &UNLIMITED, &disk, 10);
+    assert_eq!(plan(&|_| false), None);
+    assert_eq!(plan(&|id| id > 1), None, "one is enough");
+    assert!(plan(&|_| true).is_some());
+    // However many are held, the others are added up.
+    condemn(6, 1050);
+    assert_eq!(plan(&|_| false), None, "the cleaner first");
+    assert!(plan(&|_| true).is_some());
+    assert_eq!(plan(&|id| id > 1), None, "one is enough");
+}
+
+#[test]
 fn what_a_dry_run_counts_is_what_goes() {
     let db = Db::new();
     for number in 0..300_u64 {
@@ -316,7 +357,7 @@ fn the_chores_find_what_they_look_for_by_an_index() {
     let db = Db::new();
     for (sql, parameters, index) in [
         (artifacts::FIND_CONDEMNED, 1, "artifacts_to_clean_up"),
-        (artifacts::CONDEMNED_BYTES, 1, "artifacts_to_clean_up"),
+        (artifacts::CONDEMNED_BYTES, 0, "artifacts_to_clean_up"),
         (artifacts::CONDEMN_INTERRUPTED, 1, "artifacts_to_clean_up"),
         (gc::CONDEMNED, 0, "artifacts_to_clean_up"),
         (
@@ -368,8 +409,14 @@ fn what_is_being_read_keeps_its_chunks_until_the_last_reader_has_gone() {
     }
     let reader = fixture.store.reader(Instant::now() + WAIT).unwrap();
     let artifact = reader.artifact([&fixture.scope], "read").unwrap().unwrap();
-    let first = fixture.store.begin_reading(&artifact).expect("a reading");
-    let second = fixture.store.begin_reading(&artifact).expect("another");
+    let first = fixture
+        .store
+        .begin_reading(&artifact, Trusted)
+        .expect("a reading");
+    let second = fixture
+        .store
+        .begin_reading(&artifact, Trusted)
+        .expect("another");
     drop(reader);
     fixture
         .store
@@ -402,7 +449,7 @@ fn an_artifact_that_is_read_at_once_needs_no_note() {
     fixture.put("1", b"small");
     let reader = fixture.store.reader(Instant::now() + WAIT).unwrap();
     let artifact = reader.artifact([&fixture.scope], "1").unwrap().unwrap();
-    assert!(fixture.store.begin_reading(&artifact).is_none());
+    assert!(fixture.store.begin_reading(&artifact, Trusted).is_none());
 }
 
 #[test]

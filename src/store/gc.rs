@@ -81,7 +81,7 @@ impl Admin {
         let connection = &mut self.connection;
         let mut evicted = Evicted::default();
         let disk = Disk::look(&database(connection), gc.limits.min_free_disk_bytes);
-        let plan = eviction::plan(connection, &gc.limits, &disk, now_ms())?;
+        let plan = eviction::plan(connection, &gc.limits, &disk, |_| false, now_ms())?;
         let Some([mut isolated, mut trusted]) = plan else {
             return Ok(evicted);
         };

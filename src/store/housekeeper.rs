@@ -156,14 +156,24 @@ impl Chores {
     fn evict_all(&self, evicted: &mut Evicted, stop: &Stop) -> Result<(), StoreError> {
         let disk = self.space.look();
         let limits = self.limits;
-        let plan =
-            move |connection: &Connection| eviction::plan(connection, &limits, &disk, now_ms());
-        if self.run(Weight::Small(0), plan)?.is_none() {
+        let plan = || {
+            let readings = Arc::clone(&self.readings);
+            move |connection: &Connection| {
+                eviction::plan(
+                    connection,
+                    &limits,
+                    &disk,
+                    |id| readings.holds(id),
+                    now_ms(),
+                )
+            }
+        };
+        if self.run(Weight::Small(0), plan())?.is_none() {
             return Ok(());
         }
         // The order is to be that of now.
         self.read_times.flush(&self.writer, cleaner::WAIT)?;
-        let Some([mut isolated, mut trusted]) = self.run(Weight::Small(0), plan)? else {
+        let Some([mut isolated, mut trusted]) = self.run(Weight::Small(0), plan())? else {
             return Ok(());
         };
         if self.evict_kind(&mut isolated, evicted, stop)? {

@@ -277,9 +277,10 @@ impl Store {
     }
 
     /// Keeps the ground under a download that begins, to be called in the snapshot that found the artifact:
-    /// as long as this lives, its chunks stay. `None` where the download ends in that very snapshot.
-    pub fn begin_reading(&self, artifact: &Artifact) -> Option<Reading> {
-        self.readings.begin(artifact)
+    /// as long as this lives, its chunks stay, or for minutes if `reader` is isolated and the artifact is
+    /// hidden. `None` where the download ends in that very snapshot.
+    pub fn begin_reading(&self, artifact: &Artifact, reader: ScopeKind) -> Option<Reading> {
+        self.readings.begin(artifact, reader)
     }
 
     /// Notes that an artifact was read just now, which keeps it from being evicted. Nobody waits for it.
