@@ -141,6 +141,24 @@ pub(super) fn condemn_interrupted(connection: &Connection) -> Result<usize, Stor
     Ok(connection.execute(CONDEMN_INTERRUPTED, [Condemned::Interrupted.as_str()])?)
 }
 
+/// Lets everything that is condemned go at once. Only before the first reader.
+pub(super) fn end_graces(connection: &Connection) -> Result<(), StoreError> {
+    connection.execute(MOVE_CONDEMNED, [0, 0])?;
+    Ok(())
+}
+
+/// Sees to it that nothing was condemned later than now: a clock that was set back would keep it for ever.
+pub(super) fn clamp_condemned(connection: &Connection, now_ms: i64) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(MOVE_CONDEMNED)?
+        .execute([now_ms, now_ms])?;
+    Ok(())
+}
+
+/// By the index, as [`FIND_CONDEMNED`].
+pub(super) const MOVE_CONDEMNED: &str = "UPDATE artifacts SET condemned_at_ms = ?1
+    WHERE state = 'condemned' AND state <> 'stored' AND condemned_at_ms > ?2";
+
 /// By the index, as [`FIND_CONDEMNED`].
 pub(super) const CONDEMN_INTERRUPTED: &str =
     "UPDATE artifacts SET state = 'condemned', condemned_at_ms = 0, condemned_reason = ?1

@@ -38,6 +38,7 @@ mod schema;
 mod scopes;
 mod shrink;
 mod space;
+mod steady;
 mod survey;
 mod ticket;
 mod timing;
@@ -173,6 +174,7 @@ impl Store {
         schema::migrate(&mut first, path)?;
         let interrupted_uploads =
             artifacts::condemn_interrupted(&first).map_err(|e| OpenError::from_store(path, e))?;
+        artifacts::end_graces(&first).map_err(|e| OpenError::from_store(path, e))?;
         let file = eviction::FilePages::of(&first).map_err(|e| OpenError::from_store(path, e))?;
         // While it opens, the file may belong to an admin command; from now on requests wait for the lock,
         // and for no longer than they are told to.
@@ -202,7 +204,7 @@ impl Store {
                 writer: Arc::clone(&writer),
                 space: Arc::clone(&space),
                 leftovers: Arc::clone(&leftovers),
-                readings: Arc::clone(&readings),
+                kept: Arc::new(cleaner::Kept::new(Arc::clone(&readings))),
                 read_times: Arc::clone(&read_times),
                 limits: options.eviction,
                 observer: options.observer.clone(),
