@@ -93,7 +93,7 @@ impl Api {
             .artifact(chain.scopes(), hash.as_str())
             .map_err(|error| self.store_failed(&error))?
             .ok_or(Refusal::Miss)?;
-        let reading = self.store.begin_reading(&artifact);
+        let reading = self.store.begin_reading(&artifact, kind);
         let chunk = self
             .first_chunk(&artifact, reader, kind, deadline)
             .map_err(|error| self.read_failed(&artifact, &error))?;

@@ -12,7 +12,8 @@ use super::{Failure, database, note, print};
 use crate::cli::GcArgs;
 use crate::config::Config;
 use crate::store::{
-    Admin, Budget, Evicted, EvictionLimits, Gc, GcProgress, GcStep, Room, ScopeKind, Sum, Used,
+    Admin, Budget, Evicted, EvictionLimits, Gc, GcProgress, GcStep, Reason, Room, ScopeKind, Sum,
+    Used,
 };
 use crate::units::print_size_roughly;
 
@@ -64,6 +65,15 @@ pub(super) fn run(config: &Config, args: &GcArgs) -> anyhow::Result<()> {
     // What was evicted stays evicted; the rest goes when it is repeated, or by the server.
     if stop.load(Ordering::Relaxed) {
         return Err(Failure::new("interrupted: repeat it for the rest").into());
+    }
+    let by_age = |(_, reason, _): (_, Reason, _)| reason == Reason::Age;
+    if args.dry_run && evicted.sums().any(by_age) {
+        note(
+            "ages are by the clock of now, and gc trusts it at once; a server waits an hour after its start",
+        );
+    }
+    if is_freed && after.condemned > 0 {
+        note("not everything could be freed: run `cachesrv verify`, which says what is damaged");
     }
     if !args.dry_run && !is_freed && evicted != Evicted::default() {
         note("the server frees their room within seconds");

@@ -228,6 +228,10 @@ fn observer(log: &Arc<Log>) -> Observer {
             "cannot evict artifacts; trying on",
             &[("error", Value::Shown(error))],
         ),
+        Event::CleaningFailed(error) => log.error(
+            "cannot free what removed artifacts occupy; `cachesrv verify` says what is damaged",
+            &[("error", Value::Shown(error))],
+        ),
     })
 }
 

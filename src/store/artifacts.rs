@@ -141,6 +141,24 @@ pub(super) fn condemn_interrupted(connection: &Connection) -> Result<usize, Stor
     Ok(connection.execute(CONDEMN_INTERRUPTED, [Condemned::Interrupted.as_str()])?)
 }
 
+/// Lets everything that is condemned go at once. Only before the first reader.
+pub(super) fn end_graces(connection: &Connection) -> Result<(), StoreError> {
+    connection.execute(MOVE_CONDEMNED, [0, 0])?;
+    Ok(())
+}
+
+/// Sees to it that nothing was condemned later than now: a clock that was set back would keep it for ever.
+pub(super) fn clamp_condemned(connection: &Connection, now_ms: i64) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(MOVE_CONDEMNED)?
+        .execute([now_ms, now_ms])?;
+    Ok(())
+}
+
+/// By the index, as [`FIND_CONDEMNED`].
+pub(super) const MOVE_CONDEMNED: &str = "UPDATE artifacts SET condemned_at_ms = ?1
+    WHERE state = 'condemned' AND state <> 'stored' AND condemned_at_ms > ?2";
+
 /// By the index, as [`FIND_CONDEMNED`].
 pub(super) const CONDEMN_INTERRUPTED: &str =
     "UPDATE artifacts SET state = 'condemned', condemned_at_ms = 0, condemned_reason = ?1
@@ -181,20 +199,31 @@ pub(super) fn find_condemned(
     Ok(found)
 }
 
-/// The same in bytes, by at most that many artifacts.
-pub(super) const CONDEMNED_BYTES: &str =
-    "SELECT count(*), ifnull(sum(size_bytes), 0) FROM (SELECT size_bytes FROM artifacts
-    WHERE state = 'condemned' AND state <> 'stored' LIMIT ?1)";
+/// The same with their bytes, all of them.
+pub(super) const CONDEMNED_BYTES: &str = "SELECT id, size_bytes FROM artifacts
+    WHERE state = 'condemned' AND state <> 'stored'";
 
-/// What condemned artifacts still occupy, in bytes; `None` where there are `rows_max` of them or more.
+/// What condemned artifacts still occupy, in bytes, without those that are `held`; `None` where there are
+/// `rows_max` of the others or more.
 pub(super) fn condemned_bytes(
     connection: &Connection,
     rows_max: usize,
+    held: impl Fn(i64) -> bool,
 ) -> Result<Option<u64>, StoreError> {
-    let (rows, size_bytes): (i64, i64) = connection
-        .prepare_cached(CONDEMNED_BYTES)?
-        .query_row([rows_max as i64], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok((rows < rows_max as i64).then_some(size_bytes as u64))
+    let mut statement = connection.prepare_cached(CONDEMNED_BYTES)?;
+    let mut rows = statement.query([])?;
+    let (mut found, mut size_bytes) = (0, 0);
+    while let Some(row) = rows.next()? {
+        if held(row.get(0)?) {
+            continue;
+        }
+        found += 1;
+        size_bytes += row.get::<_, i64>(1)? as u64;
+        if found == rows_max {
+            return Ok(None);
+        }
+    }
+    Ok(Some(size_bytes))
 }
 
 /// Deletes the row of a condemned artifact that has no chunks any more.

@@ -127,14 +127,16 @@ pub(super) struct Course {
     after: (i64, i64),
 }
 
-/// Plans the eviction of each kind, isolated first; `None` where nothing has to go.
+/// Plans the eviction of each kind, isolated first; `None` where nothing has to go. What is condemned and
+/// `held` is not about to be free.
 pub(super) fn plan(
     connection: &Connection,
     limits: &EvictionLimits,
     disk: &Disk,
+    held: impl Fn(i64) -> bool,
     now_ms: i64,
 ) -> Result<Option<[Course; 2]>, StoreError> {
-    let lack_bytes = lack_bytes(connection, disk)?;
+    let lack_bytes = lack_bytes(connection, disk, held)?;
     let course = |kind, disk_bytes| -> Result<Course, StoreError> {
         let budget = limits.of(kind);
         let is_over = used(connection, kind)?.bytes() > percent(budget.max_bytes, BEGIN_PERCENT);
@@ -200,12 +202,17 @@ pub(super) fn used(connection: &Connection, kind: ScopeKind) -> Result<Used, Sto
 
 /// How many bytes must go so that the disk has what it must have. Nothing where all entries together would
 /// not be enough: the disk is full of something else, and an empty cache would not mend that.
-fn lack_bytes(connection: &Connection, disk: &Disk) -> Result<u64, StoreError> {
+fn lack_bytes(
+    connection: &Connection,
+    disk: &Disk,
+    held: impl Fn(i64) -> bool,
+) -> Result<u64, StoreError> {
     let file = FilePages::of(connection)?;
     if disk.lack_bytes(file, 0) == 0 {
         return Ok(0);
     }
-    let Some(condemned_bytes) = artifacts::condemned_bytes(connection, CONDEMNED_ROWS_MAX)? else {
+    let condemned_bytes = artifacts::condemned_bytes(connection, CONDEMNED_ROWS_MAX, held)?;
+    let Some(condemned_bytes) = condemned_bytes else {
         return Ok(0);
     };
     let lack_bytes = disk.lack_bytes(file, condemned_bytes);

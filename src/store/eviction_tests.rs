@@ -66,7 +66,17 @@ impl Db {
     }
 
     fn plan(&self, limits: &EvictionLimits, disk: &Disk, now_ms: i64) -> Option<[Course; 2]> {
-        eviction::plan(&self.connection, limits, disk, now_ms).unwrap()
+        self.plan_while(|_| false, limits, disk, now_ms)
+    }
+
+    fn plan_while(
+        &self,
+        held: impl Fn(i64) -> bool,
+        limits: &EvictionLimits,
+        disk: &Disk,
+        now_ms: i64,
+    ) -> Option<[Course; 2]> {
+        eviction::plan(&self.connection, limits, disk, held, now_ms).unwrap()
     }
 
     /// Evicts all that has to go, as the housekeeper does, in batches of this many rows.
@@ -277,6 +287,37 @@ fn for_the_disk_isolated_entries_go_first_and_what_is_condemned_counts_as_free()
 }
 
 #[test]
+fn what_is_condemned_and_being_read_is_not_about_to_be_free() {
+    let db = Db::new();
+    for time in 0..1100 {
+        db.add(Trusted, 1000 * KIB, time);
+    }
+    let condemn = |from: i64, to: i64| {
+        let sql = "UPDATE artifacts SET state = 'condemned', condemned_at_ms = 0, condemned_reason = 'disk'
+                   WHERE id BETWEEN ?1 AND ?2";
+        db.connection.execute(sql, [from, to]).unwrap();
+    };
+    condemn(1, 5);
+    let file = FilePages::of(&db.connection).unwrap();
+    let disk = Disk {
+        free_bytes: 7000 * KIB,
+        floor_bytes: 8000 * KIB + file.free * PAGE_SIZE_BYTES,
+        wanted_bytes: 0,
+        file_bytes: file.all * PAGE_SIZE_BYTES,
+        log_bytes: 0,
+    };
+    let plan = |held: &dyn Fn(i64) -> bool| db.plan_while(held, &UNLIMITED, &disk, 10);
+    assert_eq!(plan(&|_| false), None);
+    assert_eq!(plan(&|id| id > 1), None, "one is enough");
+    assert!(plan(&|_| true).is_some());
+    // However many are held, the others are added up.
+    condemn(6, 1050);
+    assert_eq!(plan(&|_| false), None, "the cleaner first");
+    assert!(plan(&|_| true).is_some());
+    assert_eq!(plan(&|id| id > 1), None, "one is enough");
+}
+
+#[test]
 fn what_a_dry_run_counts_is_what_goes() {
     let db = Db::new();
     for number in 0..300_u64 {
@@ -316,8 +357,13 @@ fn the_chores_find_what_they_look_for_by_an_index() {
     let db = Db::new();
     for (sql, parameters, index) in [
         (artifacts::FIND_CONDEMNED, 1, "artifacts_to_clean_up"),
-        (artifacts::CONDEMNED_BYTES, 1, "artifacts_to_clean_up"),
+        (artifacts::CONDEMNED_BYTES, 0, "artifacts_to_clean_up"),
         (artifacts::CONDEMN_INTERRUPTED, 1, "artifacts_to_clean_up"),
+        (
+            artifacts::MOVE_CONDEMNED,
+            2,
+            "artifacts_to_clean_up (state=? AND condemned_at_ms>",
+        ),
         (gc::CONDEMNED, 0, "artifacts_to_clean_up"),
         (
             eviction::NEXT,
@@ -348,7 +394,8 @@ fn a_job_of_the_cleaner_frees_many_small_artifacts_and_a_bounded_part_of_a_large
         let count = |table| fixture.count(&format!("SELECT count(*) FROM {table}"));
         (count("artifacts"), count("chunks"))
     };
-    let clean = || cleaner::clean(&connection, i64::MAX, |_| false).unwrap();
+    let kept = cleaner::Kept::default();
+    let clean = || cleaner::clean(&connection, i64::MAX, &kept).unwrap();
     assert!(clean() == Progress::More);
     assert_eq!(left(), (201 - 128, 500 - 128));
     // The rest of the small ones, and what is left of the bound for the large one.
@@ -360,6 +407,111 @@ fn a_job_of_the_cleaner_frees_many_small_artifacts_and_a_bounded_part_of_a_large
 }
 
 #[test]
+fn a_clock_that_was_set_back_keeps_nothing_that_is_hidden() {
+    let fixture = Fixture::new();
+    fixture.put("before", b"1");
+    fixture.put("meanwhile", b"2");
+    let connection = Connection::open(fixture.path()).unwrap();
+    let year_ms = 365 * 24 * 60 * 60 * 1000;
+    let condemn = |hash: &str| {
+        let sql = "UPDATE artifacts SET state = 'condemned', condemned_at_ms = ?2, condemned_reason = 'size'
+                   WHERE hash = ?1";
+        let rows = connection.execute(sql, params![hash, now_ms() + year_ms]);
+        assert_eq!(rows, Ok(1));
+    };
+    condemn("before");
+    let path = fixture.path();
+    let _directory = fixture.stop();
+    let began = now_ms();
+    let store = Store::open(&options(&path)).unwrap();
+    condemn("meanwhile");
+    let wait_for = |left: i64| {
+        let deadline = Instant::now() + WAIT;
+        let count = || -> i64 {
+            let sql = "SELECT count(*) FROM artifacts";
+            connection.query_row(sql, [], |row| row.get(0)).unwrap()
+        };
+        while count() > left {
+            assert!(Instant::now() < deadline, "{} stay", count());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    wait_for(1);
+    wait_for(0);
+    assert!(now_ms() - began >= 10_000, "there is a grace");
+    drop(store);
+}
+
+/// Overwrites the page on which a chunk begins.
+fn destroy_page_of(path: &Path, content: &[u8]) {
+    use std::os::unix::fs::FileExt;
+    let data = std::fs::read(path).unwrap();
+    let at = data.windows(64).position(|window| window == &content[..64]);
+    let page = at.expect("the chunk") as u64 / PAGE_SIZE_BYTES;
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    let noise = bytes(PAGE_SIZE_BYTES as usize, 77);
+    file.write_all_at(&noise, page * PAGE_SIZE_BYTES).unwrap();
+}
+
+#[test]
+fn what_lies_on_a_malformed_page_stays_and_the_others_are_freed() {
+    let fixture = Fixture::new();
+    let content = |number: u8| bytes(16 * CHUNK_BYTES, number);
+    for number in 0..14 {
+        fixture.put(&number.to_string(), &content(number));
+    }
+    let path = fixture.path();
+    let _directory = fixture.stop();
+    destroy_page_of(&path, &content(4));
+    let connection = Connection::open(&path).unwrap();
+    let condemn =
+        "UPDATE artifacts SET state = 'condemned', condemned_at_ms = 0, condemned_reason = 'size'
+                   WHERE state = 'stored' AND id <= ?1";
+    connection.execute(condemn, [10]).unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let hear = Arc::clone(&told);
+    let mut options = options(&path);
+    options.observer = Observer::new(move |event| {
+        if let Event::CleaningFailed(error) = event {
+            hear.lock().unwrap().push(error.to_string());
+        }
+    });
+    let store = Store::open(&options).unwrap();
+    let count = |sql: &str| -> i64 {
+        let connection = Connection::open(&path).unwrap();
+        connection.query_row(sql, [], |row| row.get(0)).unwrap()
+    };
+    let deadline = Instant::now() + WAIT;
+    let wait_for = |left: i64| {
+        while count("SELECT count(*) FROM artifacts") > left || store.space.reusable_bytes() == 0 {
+            assert!(
+                Instant::now() < deadline,
+                "{} stay: {:?}",
+                count("SELECT count(*) FROM artifacts"),
+                told.lock().unwrap()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    // Those beside it may share its page.
+    wait_for(7);
+    // At a later tick what is damaged is left alone.
+    connection.execute(condemn, [14]).unwrap();
+    wait_for(3);
+    drop(store);
+    let told = told.lock().unwrap();
+    assert!((1..=3).contains(&told.len()), "each is told once: {told:?}");
+    assert!(told[0].contains("malformed"), "{told:?}");
+    // So it is for `gc`.
+    let mut admin = Admin::open_alone(&path).unwrap();
+    assert!(
+        admin
+            .free(&std::sync::atomic::AtomicBool::new(false), &mut |_| {})
+            .unwrap()
+    );
+}
+
+#[test]
 fn what_is_being_read_keeps_its_chunks_until_the_last_reader_has_gone() {
     let fixture = Fixture::new();
     let content = bytes(3 * CHUNK_BYTES, 1);
@@ -368,8 +520,14 @@ fn what_is_being_read_keeps_its_chunks_until_the_last_reader_has_gone() {
     }
     let reader = fixture.store.reader(Instant::now() + WAIT).unwrap();
     let artifact = reader.artifact([&fixture.scope], "read").unwrap().unwrap();
-    let first = fixture.store.begin_reading(&artifact).expect("a reading");
-    let second = fixture.store.begin_reading(&artifact).expect("another");
+    let first = fixture
+        .store
+        .begin_reading(&artifact, Trusted)
+        .expect("a reading");
+    let second = fixture
+        .store
+        .begin_reading(&artifact, Trusted)
+        .expect("another");
     drop(reader);
     fixture
         .store
@@ -402,7 +560,7 @@ fn an_artifact_that_is_read_at_once_needs_no_note() {
     fixture.put("1", b"small");
     let reader = fixture.store.reader(Instant::now() + WAIT).unwrap();
     let artifact = reader.artifact([&fixture.scope], "1").unwrap().unwrap();
-    assert!(fixture.store.begin_reading(&artifact).is_none());
+    assert!(fixture.store.begin_reading(&artifact, Trusted).is_none());
 }
 
 #[test]

@@ -73,18 +73,25 @@ pub struct Room {
 }
 
 impl Admin {
-    /// Evicts what the limits let go, or counts it; `watch` hears of every step. `stop` ends it after the step that
-    /// is being made.
+    /// Evicts what the limits let go, or counts it, with nothing for the disk where a server does that; `watch`
+    /// hears of every step. `stop` ends it after the step that is being made.
     pub fn evict(
         &mut self,
         gc: &Gc,
         stop: &AtomicBool,
         watch: &mut dyn FnMut(GcProgress),
     ) -> Result<Evicted, StoreError> {
+        let is_alone = self.is_alone();
         let connection = &mut self.connection;
         let mut evicted = Evicted::default();
-        let disk = Disk::look(&database(connection), gc.limits.min_free_disk_bytes);
-        let plan = eviction::plan(connection, &gc.limits, &disk, now_ms())?;
+        // A server does it for the disk by itself: both at once would evict twice as much.
+        let floor_bytes = if gc.dry_run || is_alone {
+            gc.limits.min_free_disk_bytes
+        } else {
+            0
+        };
+        let disk = Disk::look(&database(connection), floor_bytes);
+        let plan = eviction::plan(connection, &gc.limits, &disk, |_| false, now_ms())?;
         let Some([mut isolated, mut trusted]) = plan else {
             return Ok(evicted);
         };
@@ -120,7 +127,8 @@ impl Admin {
     }
 
     /// Frees everything that is hidden and shrinks the file, where no server does it; whether it did. Only
-    /// for who has the database alone: nobody may be reading. `stop` ends it early, and then it did not.
+    /// for who has the database alone: nobody may be reading. What lies on a malformed page stays. `stop` ends it
+    /// early, and then it did not.
     pub fn free(
         &mut self,
         stop: &AtomicBool,
@@ -134,10 +142,17 @@ impl Admin {
         connection::set_synchronous(connection, Synchronous::Normal)?;
         let total = condemned(connection)?;
         let mut left = total;
-        while in_transaction(connection, |connection| {
-            cleaner::clean(connection, i64::MAX, |_| false)
-        })? == Progress::More
-        {
+        let kept = cleaner::Kept::default();
+        loop {
+            let damaged = kept.damaged_count();
+            let cleaned = in_transaction(connection, |connection| {
+                cleaner::clean(connection, i64::MAX, &kept)
+            });
+            match cleaned {
+                Ok(Progress::Done) => break,
+                Err(error) if kept.damaged_count() == damaged => return Err(error),
+                _ => {}
+            }
             left = left.min(condemned(connection)?);
             watch(GcProgress {
                 step: GcStep::Freeing,

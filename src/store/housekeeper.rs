@@ -4,17 +4,18 @@
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::cleaner::{self, Leftovers, Progress};
+use super::cleaner::{self, Kept, Leftovers, Progress};
+use super::connection::PAGE_SIZE_BYTES;
 use super::error::StoreError;
 use super::eviction::{self, Course, Evicted, EvictionLimits, FilePages};
 use super::observer::{Event, Observer};
 use super::read_times::ReadTimes;
-use super::reading::Readings;
 use super::space::Space;
+use super::steady::Steady;
 use super::ticket::Weight;
 use super::usage::Counts;
 use super::writer::{Writer, deadline};
@@ -48,15 +49,15 @@ pub(super) struct Chores {
     pub space: Arc<Space>,
     pub leftovers: Arc<Leftovers>,
     pub usage: Arc<Counts>,
-    pub readings: Arc<Readings>,
+    pub kept: Arc<Kept>,
     pub read_times: Arc<ReadTimes>,
     pub limits: EvictionLimits,
     pub observer: Observer,
 }
 
 /// What is remembered from one tick to the next.
-#[derive(Default)]
 struct State {
+    steady: Steady,
     ticks: u64,
     /// What was evicted and not told yet, and the tick from which on it may be.
     untold: Evicted,
@@ -64,6 +65,8 @@ struct State {
     is_shrinking: bool,
     /// Eviction failed at the last try, which was told.
     is_failing: bool,
+    /// So did cleaning.
+    is_stuck: bool,
 }
 
 /// The thread; ends when dropped.
@@ -78,6 +81,20 @@ struct Stop {
     changed: Condvar,
 }
 
+impl State {
+    fn new() -> Self {
+        Self {
+            steady: Steady::new(Instant::now(), now_ms()),
+            ticks: 0,
+            untold: Evicted::default(),
+            tell_from: 0,
+            is_shrinking: false,
+            is_failing: false,
+            is_stuck: false,
+        }
+    }
+}
+
 impl Housekeeper {
     /// Starts the thread.
     pub fn start(chores: Chores) -> std::io::Result<Self> {
@@ -86,7 +103,7 @@ impl Housekeeper {
         let thread = std::thread::Builder::new()
             .name("housekeeper".to_owned())
             .spawn(move || {
-                let mut state = State::default();
+                let mut state = State::new();
                 while !signal.wait(TICK) {
                     chores.tick(&mut state, &signal);
                 }
@@ -119,23 +136,38 @@ impl Chores {
         }
         self.usage.flush_if_due(&self.writer, cleaner::WAIT);
         self.evict(state, stop);
-        let mut file = None;
-        while let Ok((progress, pages)) =
-            cleaner::clean_some(&self.writer, &self.space, &self.readings)
-        {
-            file = Some(pages);
-            if progress == Progress::Done || stop.is_set() {
-                break;
-            }
-        }
-        if let Some(file) = file {
+        self.clean(state, stop);
+        if let Ok(file) = self.run(Weight::Small(0), FilePages::of) {
+            self.space.set_reusable_bytes(file.free * PAGE_SIZE_BYTES);
             self.shrink(file, state, stop);
+        }
+    }
+
+    /// Frees what is hidden, and says so once where that cannot be done.
+    fn clean(&self, state: &mut State, stop: &Stop) {
+        let mut damage = None;
+        let outcome = loop {
+            let damaged = self.kept.damaged_count();
+            match cleaner::clean_some(&self.writer, &self.kept) {
+                Ok(Progress::Done) => break Ok(()),
+                Err(error) if self.kept.damaged_count() > damaged => damage = Some(error),
+                Err(error) => break Err(error),
+                Ok(Progress::More) => {}
+            }
+            if stop.is_set() {
+                break Ok(());
+            }
+        };
+        let trouble = outcome.err().filter(|error| *error != StoreError::Closed);
+        let is_told = std::mem::replace(&mut state.is_stuck, trouble.is_some());
+        for error in trouble.filter(|_| !is_told).into_iter().chain(damage) {
+            self.observer.tell(&Event::CleaningFailed(&error));
         }
     }
 
     /// Evicts what the limits let go, and says so.
     fn evict(&self, state: &mut State, stop: &Stop) {
-        let outcome = self.evict_all(&mut state.untold, stop);
+        let outcome = self.evict_all(state, stop);
         if state.ticks >= state.tell_from && state.untold != Evicted::default() {
             self.tell(state);
             state.tell_from = state.ticks + TELL_TICKS;
@@ -153,17 +185,23 @@ impl Chores {
         }
     }
 
-    fn evict_all(&self, evicted: &mut Evicted, stop: &Stop) -> Result<(), StoreError> {
+    fn evict_all(&self, state: &mut State, stop: &Stop) -> Result<(), StoreError> {
         let disk = self.space.look();
-        let limits = self.limits;
-        let plan =
-            move |connection: &Connection| eviction::plan(connection, &limits, &disk, now_ms());
-        if self.run(Weight::Small(0), plan)?.is_none() {
+        let steady_for = state.steady.look(Instant::now(), now_ms());
+        let limits = self.limits.when_steady_for(steady_for);
+        let evicted = &mut state.untold;
+        let plan = || {
+            let kept = Arc::clone(&self.kept);
+            move |connection: &Connection| {
+                eviction::plan(connection, &limits, &disk, |id| kept.holds(id), now_ms())
+            }
+        };
+        if self.run(Weight::Small(0), plan())?.is_none() {
             return Ok(());
         }
         // The order is to be that of now.
         self.read_times.flush(&self.writer, cleaner::WAIT)?;
-        let Some([mut isolated, mut trusted]) = self.run(Weight::Small(0), plan)? else {
+        let Some([mut isolated, mut trusted]) = self.run(Weight::Small(0), plan())? else {
             return Ok(());
         };
         if self.evict_kind(&mut isolated, evicted, stop)? {

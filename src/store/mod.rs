@@ -38,6 +38,7 @@ mod schema;
 mod scopes;
 mod shrink;
 mod space;
+mod steady;
 mod survey;
 mod ticket;
 mod timing;
@@ -174,6 +175,7 @@ impl Store {
         schema::migrate(&mut first, path)?;
         let interrupted_uploads =
             artifacts::condemn_interrupted(&first).map_err(|e| OpenError::from_store(path, e))?;
+        artifacts::end_graces(&first).map_err(|e| OpenError::from_store(path, e))?;
         let file = eviction::FilePages::of(&first).map_err(|e| OpenError::from_store(path, e))?;
         // While it opens, the file may belong to an admin command; from now on requests wait for the lock,
         // and for no longer than they are told to.
@@ -203,7 +205,7 @@ impl Store {
                 writer: Arc::clone(&writer),
                 space: Arc::clone(&space),
                 leftovers: Arc::clone(&leftovers),
-                readings: Arc::clone(&readings),
+                kept: Arc::new(cleaner::Kept::new(Arc::clone(&readings))),
                 read_times: Arc::clone(&read_times),
                 limits: options.eviction,
                 observer: options.observer.clone(),
@@ -278,9 +280,10 @@ impl Store {
     }
 
     /// Keeps the ground under a download that begins, to be called in the snapshot that found the artifact:
-    /// as long as this lives, its chunks stay. `None` where the download ends in that very snapshot.
-    pub fn begin_reading(&self, artifact: &Artifact) -> Option<Reading> {
-        self.readings.begin(artifact)
+    /// as long as this lives, its chunks stay, or for minutes if `reader` is isolated and the artifact is
+    /// hidden. `None` where the download ends in that very snapshot.
+    pub fn begin_reading(&self, artifact: &Artifact, reader: ScopeKind) -> Option<Reading> {
+        self.readings.begin(artifact, reader)
     }
 
     /// Notes that an artifact was read just now, which keeps it from being evicted. Nobody waits for it.

@@ -14,6 +14,8 @@ pub enum Event<'e> {
     Evicted(ScopeKind, Reason, Sum),
     /// Eviction could not do its work, and did so before. It is tried again.
     EvictionFailed(&'e StoreError),
+    /// What is hidden could not be freed. Where its pages are malformed, it stays and is told once.
+    CleaningFailed(&'e StoreError),
 }
 
 /// Who is told. Called by threads of the store, which wait for it.

@@ -152,7 +152,7 @@ pub(super) fn open(path: &Path) -> Store {
     Store::open(&options(path)).unwrap()
 }
 
-fn options(path: &Path) -> Options {
+pub(super) fn options(path: &Path) -> Options {
     Options {
         path: path.to_owned(),
         synchronous: Synchronous::Normal,

@@ -148,6 +148,13 @@ impl Counts {
 }
 
 fn write(connection: &Connection, rows: &[(Key, Usage)]) -> Result<(), StoreError> {
+    write_at(connection, rows, day_of(now_ms()))
+}
+
+fn write_at(connection: &Connection, rows: &[(Key, Usage)], today: i64) -> Result<(), StoreError> {
+    let newest: Option<i64> = connection
+        .prepare_cached("SELECT max(day) FROM usage_by_day")?
+        .query_row([], |row| row.get(0))?;
     let mut add = connection.prepare_cached(
         "INSERT INTO usage_by_day (day, workspace_id, access, hits, hit_bytes, misses, stored, stored_bytes,
                                    conflicts, refused)
@@ -172,9 +179,11 @@ fn write(connection: &Connection, rows: &[(Key, Usage)]) -> Result<(), StoreErro
             usage.refused as i64,
         ])?;
     }
+    // A clock that is far ahead for a moment must not make all of them old.
+    let today = newest.map_or(today, |newest| today.min(newest));
     connection
         .prepare_cached("DELETE FROM usage_by_day WHERE day <= ?1")?
-        .execute([day_of(now_ms()) - USAGE_DAYS_MAX])?;
+        .execute([today - USAGE_DAYS_MAX])?;
     Ok(())
 }
 
@@ -319,6 +328,21 @@ mod tests {
         let found = since(&Connection::open(&path).unwrap(), 0, None).unwrap();
         let ages: Vec<_> = found.iter().map(|row| today - row.day).collect();
         assert_eq!(ages, [USAGE_DAYS_MAX - 1, 0]);
+    }
+
+    #[test]
+    fn a_clock_that_is_far_ahead_for_one_flush_deletes_nothing() {
+        let (_directory, path, writer) = writer();
+        drop(writer);
+        let connection = Connection::open(path).unwrap();
+        let today = day_of(now_ms());
+        let ahead = today + 2 * USAGE_DAYS_MAX;
+        for day in [today - 1, today, ahead, today] {
+            write_at(&connection, &[(row(day, Access::Read), USAGE)], day).unwrap();
+        }
+        let found = since(&connection, 0, None).unwrap();
+        let days: Vec<_> = found.iter().map(|row| row.day - today).collect();
+        assert_eq!(days, [-1, 0, 2 * USAGE_DAYS_MAX]);
     }
 
     #[test]
