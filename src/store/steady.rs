@@ -90,7 +90,7 @@ mod tests {
         };
         assert_eq!(ages(3 * SECOND), [Duration::MAX; 2]);
         assert_eq!(ages(4 * SECOND), [Duration::MAX, 4 * SECOND]);
-        assert_eq!(ages(GRACE - SECOND), [Duration::MAX, 4 * SECOND]);
+        assert_eq!(ages(3599 * SECOND), [Duration::MAX, 4 * SECOND]);
         assert_eq!(ages(GRACE), [100 * GRACE, 4 * SECOND]);
     }
 }
