@@ -231,33 +231,58 @@ fn fill(server: &Server, token: &Token) -> Vec<Sent> {
     all
 }
 
+/// From this length on large uploads wait for the log to be folded.
+const LONG_LOG_BYTES: u64 = 192 << 20;
+
+/// Keeps the log from being folded by a snapshot, and stores until it is long.
+fn hold_a_long_log(dir: &Dir, client: &mut Client) -> rusqlite::Connection {
+    let reader = rusqlite::Connection::open(dir.db()).expect("the database");
+    reader
+        .execute_batch("BEGIN; SELECT count(*) FROM artifacts")
+        .expect("a snapshot");
+    let log_bytes = || fs::metadata(dir.join("cachesrv.db-wal")).map_or(0, |log| log.len());
+    let (bulk, small) = (noise(1, 1 << 20), noise(2, 100_000));
+    let mut numbers = 0..;
+    let mut put = |body: &[u8]| {
+        let hash = numbers.next().unwrap_or(0).to_string();
+        assert_eq!(client.put(&hash, body).status, 200);
+    };
+    while log_bytes() < LONG_LOG_BYTES - (2 << 20) {
+        put(&bulk);
+    }
+    while log_bytes() < LONG_LOG_BYTES + (1 << 20) {
+        put(&small);
+    }
+    reader
+}
+
+#[test]
+fn a_stop_does_not_wait_for_whoever_keeps_a_long_log() {
+    let dir = Dir::new();
+    let token = dir.token("write");
+    let server = Server::start(&dir);
+    let mut client = server.client(&token);
+    let reader = hold_a_long_log(&dir, &mut client);
+    // What the housekeeper writes of these reads has to wait, too.
+    for hash in 0..20 {
+        assert_eq!(client.get(&hash.to_string()).status, 200);
+    }
+    assert!(server.stop().status.success());
+    drop(reader);
+}
+
 /// Large uploads wait while the log is long. When whoever kept it from being folded is gone, it is folded, also
 /// where nothing but a trickle of small uploads makes it longer.
 #[test]
 fn large_uploads_go_on_soon_after_a_reader_let_go_of_a_long_log() {
-    const HELD_BYTES: u64 = 192 << 20;
     let dir = Dir::new();
     let token = dir.token("write");
     let server = Server::start_with(&dir, &["--set", "limits.database_wait=5s"]);
     let mut client = server.client(&token);
-    let reader = rusqlite::Connection::open(dir.db()).expect("the database");
-    let log_bytes = || fs::metadata(dir.join("cachesrv.db-wal")).map_or(0, |log| log.len());
-    let mut number = 0;
-    let mut put = |client: &mut Client, body: &[u8]| {
-        number += 1;
-        client.put(&number.to_string(), body).status
-    };
-    reader
-        .execute_batch("BEGIN; SELECT count(*) FROM artifacts")
-        .expect("a snapshot");
-    let (bulk, small) = (noise(1, 1 << 20), noise(2, 100_000));
-    while log_bytes() < HELD_BYTES - (2 << 20) {
-        assert_eq!(put(&mut client, &bulk), 200);
-    }
-    while log_bytes() < HELD_BYTES + (1 << 20) {
-        assert_eq!(put(&mut client, &small), 200);
-    }
-    assert_eq!(put(&mut client, &bulk), 403, "the reader is still there");
+    let reader = hold_a_long_log(&dir, &mut client);
+    let bulk = noise(3, 1 << 20);
+    let put = |client: &mut Client, hash: &str| client.put(hash, &bulk).status;
+    assert_eq!(put(&mut client, "held"), 403, "the reader is still there");
     reader.execute_batch("COMMIT").expect("its end");
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -272,7 +297,7 @@ fn large_uploads_go_on_soon_after_a_reader_let_go_of_a_long_log() {
                 thread::sleep(Duration::from_millis(100));
             }
         });
-        let status = put(&mut client, &bulk);
+        let status = put(&mut client, "free");
         stop.store(true, Ordering::Relaxed);
         trickle.join().expect("the trickle");
         assert_eq!(status, 200);

@@ -346,6 +346,13 @@ impl Store {
     }
 }
 
+impl Drop for Store {
+    fn drop(&mut self) {
+        // Then the fields, in their order.
+        self.writer.shared().hurry();
+    }
+}
+
 /// Which tokens were noted as used lately, so that a burst of requests costs one row.
 #[derive(Default)]
 struct Touched(Mutex<HashMap<TokenId, i64>>);

@@ -60,6 +60,8 @@ struct Queue {
     hold: Hold,
     /// The writer stands between two commits because everything is held.
     is_paused: bool,
+    /// The store closes: what is queued no longer waits for the log to be folded.
+    is_hurried: bool,
     closed: bool,
 }
 
@@ -179,6 +181,12 @@ impl Shared {
         }
     }
 
+    /// Lets jobs run however long the log is: whoever keeps it from being folded must not hold up a stop.
+    pub fn hurry(&self) {
+        self.lock().is_hurried = true;
+        self.work.notify_one();
+    }
+
     /// Leaves bulk jobs in the queue, or takes them again.
     pub fn hold_bulk(&self, hold: bool) {
         self.lock().hold = if hold { Hold::Bulk } else { Hold::Nothing };
@@ -236,7 +244,8 @@ impl Queue {
     /// Takes what the next commit shall hold. A closing store no longer waits for the checkpointer.
     fn take_group(&mut self, log_bytes: u64) -> Vec<Box<dyn Job>> {
         let mut group = Vec::new();
-        if log_bytes >= LOG_BYTES_MAX && !self.closed {
+        let is_hurried = self.is_hurried || self.closed;
+        if log_bytes >= LOG_BYTES_MAX && !is_hurried {
             return group;
         }
         let mut bytes = 0;
@@ -248,7 +257,7 @@ impl Queue {
             group.push(job);
         }
         let bulk_fits = self.hold == Hold::Nothing && log_bytes < LOG_BULK_BYTES_MAX;
-        if bulk_fits || self.closed {
+        if bulk_fits || is_hurried {
             group.extend(self.bulk.pop_front());
         }
         group
