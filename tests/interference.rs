@@ -846,7 +846,7 @@ fn isolated_uploads_that_are_only_announced_take_no_room_from_main() {
 // Memory: transfers that stall.
 
 /// Large downloads that the server has memory for at once, and how many of them may be isolated.
-const DOWNLOADS_MAX: usize = 128;
+const DOWNLOADS_MAX: usize = 96;
 const ISOLATED_DOWNLOADS_MAX: usize = 64;
 
 #[test]
