@@ -847,7 +847,7 @@ fn isolated_uploads_that_are_only_announced_take_no_room_from_main() {
 
 /// Large downloads that the server has memory for at once, and how many of them may be isolated.
 const DOWNLOADS_MAX: usize = 96;
-const ISOLATED_DOWNLOADS_MAX: usize = 64;
+const ISOLATED_DOWNLOADS_MAX: usize = 48;
 
 #[test]
 fn isolated_downloads_that_stall_leave_half_of_the_memory_to_main() {

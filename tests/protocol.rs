@@ -641,7 +641,7 @@ fn many_clients_at_once_are_all_served() {
 // Overload.
 
 /// Large downloads that the server has memory for at once: 32 MiB of chunks.
-const DOWNLOADS_MAX: usize = 128;
+const DOWNLOADS_MAX: usize = 96;
 
 #[test]
 fn downloads_that_stall_make_new_ones_a_miss_and_are_never_cut_themselves() {
