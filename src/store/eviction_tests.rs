@@ -258,7 +258,7 @@ fn for_the_disk_isolated_entries_go_first_and_what_is_condemned_counts_as_free()
         free_bytes: 7000 * KIB,
         floor_bytes: 8000 * KIB + file.free * PAGE_SIZE_BYTES,
         wanted_bytes: 0,
-        file_bytes: u64::MAX,
+        file_bytes: 0,
         log_bytes: 0,
     };
     let lack_bytes = disk.lack_bytes(file, 0);

@@ -14,8 +14,9 @@ use super::connection::{self, PAGE_SIZE_BYTES, Synchronous};
 use super::error::StoreError;
 use super::eviction::{self, Course, Evicted, EvictionLimits, FilePages, Used};
 use super::model::ScopeKind;
+use super::now_ms;
+use super::shrink::Due;
 use super::space::Disk;
-use super::{now_ms, shrink};
 
 /// Entries hidden in one transaction: the server's writer waits for a few milliseconds at the most.
 const BATCH_ROWS: usize = 250;
@@ -163,9 +164,7 @@ impl Admin {
                 return Ok(false);
             }
         }
-        if !is_told() && shrink::is_due(FilePages::of(connection)?) {
-            shrink_all(connection, &is_told, watch)?;
-        }
+        shrink_all(connection, &is_told, watch)?;
         Ok(!is_told())
     }
 
@@ -213,15 +212,21 @@ fn shrink_all(
     watch: &mut dyn FnMut(GcProgress),
 ) -> Result<(), StoreError> {
     let before = FilePages::of(connection)?;
-    while !is_told() && in_transaction(connection, shrink::step)? {
-        let now = FilePages::of(connection)?;
+    // For the disk's sake the server does it.
+    let disk = Disk::look(&database(connection), 0);
+    let (mut now, mut due) = (before, Due::NONE);
+    loop {
+        due = Due::of(now, &disk, due);
+        if due == Due::NONE || is_told() {
+            return Ok(());
+        }
+        now = in_transaction(connection, |connection| due.step(connection))?;
         watch(GcProgress {
             step: GcStep::Shrinking,
             done: before.free.saturating_sub(now.free),
             total: before.free,
         });
     }
-    Ok(())
 }
 
 /// Runs `work` in a transaction.

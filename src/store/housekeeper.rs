@@ -12,14 +12,15 @@ use super::cleaner::{self, Kept, Leftovers, Progress};
 use super::connection::PAGE_SIZE_BYTES;
 use super::error::StoreError;
 use super::eviction::{self, Course, Evicted, EvictionLimits, FilePages};
+use super::now_ms;
 use super::observer::{Event, Observer};
 use super::read_times::ReadTimes;
+use super::shrink::Due;
 use super::space::Space;
 use super::steady::Steady;
 use super::ticket::Weight;
 use super::usage::Counts;
 use super::writer::{Writer, deadline};
-use super::{now_ms, shrink};
 
 /// How often there may be something to do.
 const TICK: Duration = Duration::from_secs(1);
@@ -62,7 +63,7 @@ struct State {
     /// What was evicted and not told yet, and the tick from which on it may be.
     untold: Evicted,
     tell_from: u64,
-    is_shrinking: bool,
+    due: Due,
     /// Eviction failed at the last try, which was told.
     is_failing: bool,
     /// So did cleaning.
@@ -88,7 +89,7 @@ impl State {
             ticks: 0,
             untold: Evicted::default(),
             tell_from: 0,
-            is_shrinking: false,
+            due: Due::NONE,
             is_failing: false,
             is_stuck: false,
         }
@@ -186,7 +187,7 @@ impl Chores {
     }
 
     fn evict_all(&self, state: &mut State, stop: &Stop) -> Result<(), StoreError> {
-        let disk = self.space.look();
+        let disk = self.space.take_wants();
         let steady_for = state.steady.look(Instant::now(), now_ms());
         let limits = self.limits.when_steady_for(steady_for);
         let evicted = &mut state.untold;
@@ -237,17 +238,18 @@ impl Chores {
     }
 
     /// Gives free pages back to the disk: a step in each tick, more while nobody waits.
-    fn shrink(&self, file: FilePages, state: &mut State, stop: &Stop) {
-        state.is_shrinking |= shrink::is_due(file);
+    fn shrink(&self, mut file: FilePages, state: &mut State, stop: &Stop) {
         for _ in 0..SHRINK_STEPS_MAX {
-            if !state.is_shrinking || stop.is_set() {
+            state.due = Due::of(file, &self.space.disk(), state.due);
+            if state.due == Due::NONE || stop.is_set() {
                 break;
             }
+            let due = state.due;
             // A disk without room for the log is tried again at the next tick.
-            let Ok(there_is_more) = self.run(Weight::Bulk, shrink::step) else {
+            let Ok(after) = self.run(Weight::Bulk, move |connection| due.step(connection)) else {
                 break;
             };
-            state.is_shrinking = there_is_more;
+            file = after;
             if self.writer.has_bulk() {
                 break;
             }

@@ -77,17 +77,34 @@ impl Disk {
         if self.floor_bytes == 0 {
             return 0;
         }
-        // The log is given back, but for those of its pages by which the file grows then.
-        let grows_bytes = (file.all * PAGE_SIZE_BYTES).saturating_sub(self.file_bytes);
         let available_bytes = self
-            .free_bytes
-            .saturating_add(self.log_bytes.saturating_sub(grows_bytes))
+            .soon_free_bytes(file)
             .saturating_add(file.free * PAGE_SIZE_BYTES)
             .saturating_add(condemned_bytes);
         if available_bytes >= needed_bytes {
             return 0;
         }
         needed_bytes + self.floor_bytes / HEADROOM_PARTS - available_bytes
+    }
+}
+
+impl Disk {
+    /// How many bytes of the file must go back to the disk so that the log can be written: free pages are no
+    /// room for it, and without it nothing is stored in them.
+    pub fn log_lack_bytes(&self, file: FilePages) -> u64 {
+        let needed_bytes = self.floor_bytes.min(LOG_BYTES_MAX);
+        needed_bytes.saturating_sub(self.soon_free_bytes(file))
+    }
+
+    /// What is free on the disk once the log is folded: it is given back, but for those of its pages by which the
+    /// file grows then, and the file is cut to its pages.
+    fn soon_free_bytes(&self, file: FilePages) -> u64 {
+        let pages_bytes = file.all * PAGE_SIZE_BYTES;
+        let grows_bytes = pages_bytes.saturating_sub(self.file_bytes);
+        let cut_bytes = self.file_bytes.saturating_sub(pages_bytes);
+        self.free_bytes
+            .saturating_add(self.log_bytes.saturating_sub(grows_bytes))
+            .saturating_add(cut_bytes)
     }
 }
 
@@ -122,11 +139,16 @@ impl Space {
         })
     }
 
-    /// Looks at the disk, with what uploads wanted since the last look.
-    pub fn look(&self) -> Disk {
+    /// Looks at the disk.
+    pub fn disk(&self) -> Disk {
+        Disk::look(&self.database, self.floor_bytes)
+    }
+
+    /// Looks at the disk, with what uploads wanted since the last such look.
+    pub fn take_wants(&self) -> Disk {
         Disk {
             wanted_bytes: self.wanted_bytes.swap(0, Ordering::Relaxed),
-            ..Disk::look(&self.database, self.floor_bytes)
+            ..self.disk()
         }
     }
 
@@ -342,10 +364,14 @@ mod tests {
         let floored = Space::new(Path::new("x.db"), all_bytes - slack_bytes);
         assert!(space.reserve(Trusted, 2 * slack_bytes, 0).is_ok());
         assert!(floored.reserve(Trusted, 2 * slack_bytes, 0).is_err());
-        assert_eq!(floored.look().wanted_bytes, 2 * slack_bytes);
-        assert_eq!(floored.look().wanted_bytes, 0, "told once");
+        assert_eq!(floored.take_wants().wanted_bytes, 2 * slack_bytes);
+        assert_eq!(floored.take_wants().wanted_bytes, 0, "told once");
         assert!(floored.reserve(Isolated, 2 * slack_bytes, 0).is_err());
-        assert_eq!(floored.look().wanted_bytes, 0, "not for isolated ones");
+        assert_eq!(
+            floored.take_wants().wanted_bytes,
+            0,
+            "not for isolated ones"
+        );
         floored.set_reusable_bytes(3 * slack_bytes);
         assert!(floored.reserve(Trusted, 2 * slack_bytes, 0).is_ok());
     }
