@@ -16,6 +16,7 @@ pub mod fake;
 pub mod guess;
 pub mod load;
 pub mod passed;
+pub mod preload;
 pub mod random;
 pub mod raw;
 pub mod secure;
@@ -27,7 +28,7 @@ pub use dir::{Dir, Outcome, Token};
 pub use entries::{Entries, Entry, Key, TRUSTED};
 pub use fake::Fake;
 pub use load::Load;
-pub use random::{Random, noise};
+pub use random::{Random, noise, rounds};
 pub use raw::{Answer, Raw};
 pub use server::Server;
 

@@ -45,6 +45,14 @@ impl Random {
     }
 }
 
+/// How many rounds a random test makes: `usual` in CI, or what the variable `CACHESRV_TEST_ROUNDS` says, by which
+/// `scripts/survive.sh` makes the long runs.
+pub fn rounds(usual: u64) -> u64 {
+    std::env::var("CACHESRV_TEST_ROUNDS").map_or(usual, |text| {
+        text.parse().expect("CACHESRV_TEST_ROUNDS is a number")
+    })
+}
+
 /// `length` bytes that no compression helps with; the same for the same seed.
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut random = Random(seed);
