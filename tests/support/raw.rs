@@ -109,6 +109,16 @@ impl Raw {
         }
     }
 
+    /// Changes the keys of TLS 1.3, and asks the server to change its own.
+    pub fn change_keys(&mut self) -> io::Result<()> {
+        let tls = self.tls.as_mut().expect("a connection with TLS");
+        tls.refresh_traffic_keys().map_err(io::Error::other)?;
+        while tls.wants_write() {
+            tls.write_tls(&mut self.socket)?;
+        }
+        Ok(())
+    }
+
     pub fn socket(&self) -> &TcpStream {
         &self.socket
     }
