@@ -21,6 +21,9 @@ pub(super) const MODE: u32 = 0o600;
 /// The part of a SQLite file that says what it is (<https://sqlite.org/fileformat2.html>, 1.3).
 const HEADER_BYTES: usize = 100;
 
+/// With what a journal begins.
+const JOURNAL_MARK: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+
 /// How long to wait for a lock that an admin command may hold while it creates or migrates the file.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 
@@ -164,7 +167,9 @@ pub(super) fn content(file: &File, path: &Path) -> Result<Content, OpenError> {
         .read_at(&mut header, 0)
         .map_err(|source| io("read", path, source))?;
     let header = &header[..length_bytes];
-    if header.is_empty() {
+    // Zeros are what power left that was lost while the first pages were on their way to the disk.
+    let is_blank = header.iter().all(|&byte| byte == 0);
+    if header.is_empty() || (is_blank && is_being_made(path)) {
         return Ok(Content::Empty);
     }
     let is_sqlite = header.len() == HEADER_BYTES && header.starts_with(b"SQLite format 3\0");
@@ -174,6 +179,15 @@ pub(super) fn content(file: &File, path: &Path) -> Result<Content, OpenError> {
     Ok(Content::Ours {
         schema_version: field(header, 60),
     })
+}
+
+/// Whether a journal says that the file was empty before the change that was cut short: SQLite will make it so again
+/// (<https://sqlite.org/fileformat2.html>, 3).
+fn is_being_made(path: &Path) -> bool {
+    let mut header = [0; JOURNAL_MARK.len() + 12];
+    let read = File::open(sibling(path, "-journal"))
+        .and_then(|journal| journal.read_exact_at(&mut header, 0));
+    read.is_ok() && header.starts_with(&JOURNAL_MARK) && field(&header, 16) == 0
 }
 
 /// How long the file should be by its header, in bytes; 0 where the header does not say.

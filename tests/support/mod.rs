@@ -15,12 +15,14 @@ pub mod evidence;
 pub mod fake;
 pub mod guess;
 pub mod load;
+pub mod outage;
 pub mod passed;
 pub mod preload;
 pub mod random;
 pub mod raw;
 pub mod secure;
 pub mod server;
+pub mod trace;
 
 pub use authority::{Authority, Pair};
 pub use client::Client;
