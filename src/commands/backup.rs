@@ -122,6 +122,7 @@ fn explained(
         BackupError::Source(_) | BackupError::Unsound(_) => {
             shell::with_db("cachesrv verify", &config.db)
         }
+        BackupError::Place(PlaceError::NotDurable { .. }) => return error.into(),
         BackupError::Place(PlaceError::NoRoom { .. } | PlaceError::Io { .. })
         | BackupError::Interrupted => {
             return anyhow::Error::new(error).context(nothing_made(&args.destination));

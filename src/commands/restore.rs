@@ -172,6 +172,7 @@ fn explained(error: RestoreError, config: &Config, args: &RestoreArgs) -> anyhow
         RestoreError::Place(PlaceError::NoDirectory(directory)) => {
             format!("mkdir -p -m 700 {}", quoted(directory))
         }
+        RestoreError::Place(PlaceError::NotDurable { .. }) => return error.into(),
         RestoreError::Place(_) | RestoreError::Check { .. } => {
             return anyhow::Error::new(error).context("nothing was changed");
         }

@@ -66,6 +66,14 @@ pub enum PlaceError {
         /// What this process may still write, in bytes.
         free_bytes: u64,
     },
+    /// It is in its place, and whether it stays there is not known.
+    #[error("'{}' is in its place, but a loss of power may undo that: {error}", path.display())]
+    NotDurable {
+        /// Where it is.
+        path: PathBuf,
+        /// What the sync of the directory said.
+        error: Box<PlaceError>,
+    },
     /// What the system said.
     #[error("cannot {action} '{}': {source}", path.display())]
     Io {
@@ -152,7 +160,10 @@ impl Beside {
             _ => io("rename to", &self.target, error),
         })?;
         self.is_placed = true;
-        sync_directory(&self.target)
+        sync_directory(&self.target).map_err(|error| PlaceError::NotDurable {
+            path: self.target.clone(),
+            error: Box::new(error),
+        })
     }
 
     fn rename(&self, replace: bool) -> std::io::Result<()> {

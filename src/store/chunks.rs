@@ -82,7 +82,13 @@ pub(super) fn read(
         artifact_id,
         sequence,
     };
-    match copy(connection, id(artifact_id, sequence), into) {
+    let id = id(artifact_id, sequence);
+    let copied = match copy(connection, id, into) {
+        // SQLite says so, too, where the disk could not be read at that moment (EIO): once is no proof.
+        Err(error) if error.is_corruption() => copy(connection, id, into),
+        copied => copied,
+    };
+    match copied {
         Ok(true) => Ok(()),
         Ok(false) => Err(damaged),
         Err(error) if error.is_corruption() => Err(damaged),

@@ -13,6 +13,7 @@ pub mod disk;
 pub mod entries;
 pub mod evidence;
 pub mod fake;
+pub mod fault;
 pub mod guess;
 pub mod load;
 pub mod outage;

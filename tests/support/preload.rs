@@ -8,6 +8,10 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+/// Only one thread of this process compiles at a time.
+static COMPILER: Mutex<()> = Mutex::new(());
 
 /// Numbers in the shared page, 64 bits each.
 const WORDS: u64 = 512;
@@ -18,6 +22,7 @@ pub fn library(name: &str) -> PathBuf {
     let text = fs::read(&source).expect("the source of the library");
     let id = blake3::hash(&text).to_hex();
     let made = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}.so", &id[..16]));
+    let _turn = COMPILER.lock().unwrap_or_else(PoisonError::into_inner);
     if !made.exists() {
         // Other test processes may make it at the same time: each its own, and a rename at the end.
         let own = made.with_extension(format!("{}.tmp", std::process::id()));
