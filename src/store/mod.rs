@@ -436,12 +436,4 @@ mod isolation_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
-#[path = "../../tests/support/random.rs"]
-#[allow(dead_code)]
-mod model_tests_random;
-#[cfg(test)]
-mod model_tests_rules;
-#[cfg(test)]
-mod model_tests_steps;
-#[cfg(test)]
 mod tests;

@@ -70,12 +70,18 @@ pub enum Told {
     Stored,
 }
 
+/// Which scopes of a workspace are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Within {
+    All,
+    One(Option<u8>),
+}
+
 /// What a purge means.
 #[derive(Debug, Clone)]
 pub struct Wanted {
     pub workspace: usize,
-    /// All, or one of them.
-    pub scope: Option<Option<u8>>,
+    pub scope: Within,
     pub writers: Option<BTreeSet<usize>>,
     pub since: Option<i64>,
     pub hash: Option<u8>,
@@ -119,11 +125,16 @@ impl Model {
 
     /// The token, and its own scope if it is isolated, where it may be used at a URL that names `scope`.
     fn admitted(&self, token: usize, scope: Option<u8>) -> Option<(&Token, Option<u8>)> {
-        let token = self.tokens.get(&token).filter(|token| token.lives(self.now))?;
+        let token = self
+            .tokens
+            .get(&token)
+            .filter(|token| token.lives(self.now))?;
         match (token.may, token.bound, scope) {
             (May::Isolated, None, Some(named)) => Some((token, Some(named))),
             (May::Isolated, Some(bound), None) => Some((token, Some(bound))),
-            (May::Isolated, Some(bound), Some(named)) if bound == named => Some((token, Some(bound))),
+            (May::Isolated, Some(bound), Some(named)) if bound == named => {
+                Some((token, Some(bound)))
+            }
             (May::Isolated, ..) | (_, _, Some(_)) => None,
             (_, _, None) => Some((token, None)),
         }
@@ -140,7 +151,9 @@ impl Model {
         let trusted = (token.workspace, None);
         Ok(match (token.may, own) {
             (May::WriteOnly, _) => None,
-            (May::Isolated, own) => self.at(trusted, hash).or_else(|| self.at((token.workspace, own), hash)),
+            (May::Isolated, own) => self
+                .at(trusted, hash)
+                .or_else(|| self.at((token.workspace, own), hash)),
             (May::Read | May::Write, _) => self.at(trusted, hash),
         })
     }
@@ -161,7 +174,13 @@ impl Model {
 
     // Uploads.
 
-    pub fn begin(&self, token: usize, scope: Option<u8>, hash: u8, size: u64) -> Result<Place, Told> {
+    pub fn begin(
+        &self,
+        token: usize,
+        scope: Option<u8>,
+        hash: u8,
+        size: u64,
+    ) -> Result<Place, Told> {
         let (token, own) = self.admitted(token, scope).ok_or(Told::Unauthorized)?;
         if token.may == May::Read {
             return Err(Told::Forbidden);
@@ -169,8 +188,14 @@ impl Model {
         let place = (token.workspace, own);
         if place.1.is_some() {
             let promised = |is_meant: &dyn Fn(Place) -> bool| -> u64 {
-                let flights = self.flights.values().filter(|flight| flight.place.1.is_some());
-                flights.filter(|flight| is_meant(flight.place)).map(|flight| flight.size).sum()
+                let flights = self
+                    .flights
+                    .values()
+                    .filter(|flight| flight.place.1.is_some());
+                flights
+                    .filter(|flight| is_meant(flight.place))
+                    .map(|flight| flight.size)
+                    .sum()
             };
             self.within_quota(
                 place,
@@ -183,10 +208,22 @@ impl Model {
         Ok(place)
     }
 
-    fn within_quota(&self, place: Place, size: u64, in_scope: u64, in_workspace: u64) -> Result<(), Told> {
+    fn within_quota(
+        &self,
+        place: Place,
+        size: u64,
+        in_scope: u64,
+        in_workspace: u64,
+    ) -> Result<(), Told> {
         let stored = |is_meant: &dyn Fn(Place) -> bool| -> u64 {
-            let entries = self.entries.values().filter(|entry| entry.place.1.is_some());
-            entries.filter(|entry| is_meant(entry.place)).map(|entry| entry.size).sum()
+            let entries = self
+                .entries
+                .values()
+                .filter(|entry| entry.place.1.is_some());
+            entries
+                .filter(|entry| is_meant(entry.place))
+                .map(|entry| entry.size)
+                .sum()
         };
         let size = size.max(1);
         if stored(&|other| other == place) + in_scope + size > self.quota.0 {
@@ -215,8 +252,18 @@ impl Model {
 
     pub fn finish(&mut self, upload: usize) -> Told {
         let flight = self.flights.remove(&upload).expect("it is there");
-        let Flight { place, hash, size, seed, writer, .. } = flight;
-        let is_alive = self.tokens.get(&writer).is_some_and(|token| token.lives(self.now));
+        let Flight {
+            place,
+            hash,
+            size,
+            seed,
+            writer,
+            ..
+        } = flight;
+        let is_alive = self
+            .tokens
+            .get(&writer)
+            .is_some_and(|token| token.lives(self.now));
         if !is_alive {
             return Told::Died;
         }
@@ -231,7 +278,15 @@ impl Model {
         let number = flight.number.unwrap_or(self.next);
         self.next += u64::from(flight.number.is_none());
         let now = self.now;
-        let entry = Entry { place, hash, size, seed, writer, created: now, read: now };
+        let entry = Entry {
+            place,
+            hash,
+            size,
+            seed,
+            writer,
+            created: now,
+            read: now,
+        };
         self.entries.insert(number, entry);
         let token = self.tokens.get_mut(&writer).expect("it lives");
         token.first = token.first.or(Some(number));
@@ -254,7 +309,11 @@ impl Model {
     pub fn purge(&mut self, wanted: &Wanted, is_dry: bool) -> Sums<Place> {
         let mut sums = Sums::new();
         for number in self.meant(wanted) {
-            let entry = if is_dry { self.entries[&number].clone() } else { self.hide(number) };
+            let entry = if is_dry {
+                self.entries[&number].clone()
+            } else {
+                self.hide(number)
+            };
             let sum: &mut (u64, u64) = sums.entry(entry.place).or_default();
             *sum = (sum.0 + 1, sum.1 + entry.size);
         }
@@ -262,10 +321,16 @@ impl Model {
     }
 
     fn meant(&self, wanted: &Wanted) -> Vec<u64> {
-        let is_by = |entry: &Entry| wanted.writers.as_ref().is_none_or(|writers| writers.contains(&entry.writer));
+        let is_by = |entry: &Entry| {
+            wanted
+                .writers
+                .as_ref()
+                .is_none_or(|writers| writers.contains(&entry.writer))
+        };
         let suspects = self.suspects(wanted);
         let is_meant = |(number, entry): &(&u64, &Entry)| {
-            let is_there = entry.place.0 == wanted.workspace && wanted.scope.is_none_or(|scope| entry.place.1 == scope);
+            let is_there = entry.place.0 == wanted.workspace
+                && [Within::All, Within::One(entry.place.1)].contains(&wanted.scope);
             if !wanted.transitive {
                 return is_there
                     && is_by(entry)
@@ -274,38 +339,50 @@ impl Model {
             }
             // Isolated builds read the trusted scope and their own, trusted builds the trusted one.
             let from = |is_isolated: bool| {
-                let some = suspects.iter().filter(|(_, of_isolated)| is_isolated || !of_isolated);
+                let some = suspects
+                    .iter()
+                    .filter(|(_, of_isolated)| is_isolated || !of_isolated);
                 some.map(|(number, _)| *number).min()
             };
             let is_suspect = from(entry.place.1.is_some()).is_some_and(|from| **number >= from);
             is_there && (is_suspect || (wanted.hash.is_none() && is_by(entry)))
         };
-        self.entries.iter().filter(is_meant).map(|(number, _)| *number).collect()
+        self.entries
+            .iter()
+            .filter(is_meant)
+            .map(|(number, _)| *number)
+            .collect()
     }
 
     /// Where the evil may have begun: the numbers of entries, and whether they are isolated.
     fn suspects(&self, wanted: &Wanted) -> Vec<(u64, bool)> {
-        let is_by = |writer: &usize| wanted.writers.as_ref().is_none_or(|writers| writers.contains(writer));
-        match wanted.hash {
-            Some(hash) => {
-                let entries = self.entries.iter().chain(&self.hidden);
-                let meant = entries.filter(|(_, entry)| {
-                    entry.place.0 == wanted.workspace && entry.hash == hash && is_by(&entry.writer)
-                });
-                meant.map(|(number, entry)| (*number, entry.place.1.is_some())).collect()
-            }
-            None => {
-                let tokens = self.tokens.iter().filter(|(number, _)| is_by(number));
-                tokens
-                    .filter_map(|(_, token)| Some((token.first?, token.may == May::Isolated)))
-                    .collect()
-            }
-        }
+        let is_by = |writer: &usize| {
+            wanted
+                .writers
+                .as_ref()
+                .is_none_or(|writers| writers.contains(writer))
+        };
+        let Some(hash) = wanted.hash else {
+            let tokens = self.tokens.iter().filter(|(number, _)| is_by(number));
+            let first = |token: &Token| Some((token.first?, token.may == May::Isolated));
+            return tokens.filter_map(|(_, token)| first(token)).collect();
+        };
+        let entries = self.entries.iter().chain(&self.hidden);
+        let is_meant = |entry: &Entry| {
+            entry.place.0 == wanted.workspace && entry.hash == hash && is_by(&entry.writer)
+        };
+        let meant = entries.filter(|(_, entry)| is_meant(entry));
+        meant
+            .map(|(number, entry)| (*number, entry.place.1.is_some()))
+            .collect()
     }
 
     /// Bytes that the entries of a kind count.
     pub fn used(&self, is_isolated: bool) -> u64 {
-        let of_kind = self.entries.values().filter(|entry| entry.place.1.is_some() == is_isolated);
+        let of_kind = self
+            .entries
+            .values()
+            .filter(|entry| entry.place.1.is_some() == is_isolated);
         of_kind.map(|entry| entry.size + ROW_BYTES).sum()
     }
 
@@ -313,12 +390,20 @@ impl Model {
     pub fn evict(&mut self, limits: &Limits, is_dry: bool) -> Sums<(bool, &'static str)> {
         let mut sums = Sums::new();
         for is_isolated in [false, true] {
-            let (bytes, age) = (limits.bytes[usize::from(is_isolated)], limits.age_ms[usize::from(is_isolated)]);
+            let (bytes, age) = (
+                limits.bytes[usize::from(is_isolated)],
+                limits.age_ms[usize::from(is_isolated)],
+            );
             let part = |percent: u128| (u128::from(bytes) * percent / 100) as u64;
             let mut used = self.used(is_isolated);
             let keep = if used > part(95) { part(90) } else { u64::MAX };
-            let of_kind = self.entries.iter().filter(|(_, entry)| entry.place.1.is_some() == is_isolated);
-            let mut order: Vec<(i64, u64)> = of_kind.map(|(number, entry)| (entry.read, *number)).collect();
+            let of_kind = self
+                .entries
+                .iter()
+                .filter(|(_, entry)| entry.place.1.is_some() == is_isolated);
+            let mut order: Vec<(i64, u64)> = of_kind
+                .map(|(number, entry)| (entry.read, *number))
+                .collect();
             order.sort_unstable();
             for (read, number) in order {
                 let is_old = age.is_some_and(|age| read < self.now - age);
@@ -346,25 +431,46 @@ impl Model {
 
     pub fn name_is_taken(&self, workspace: usize, name: Option<u8>) -> bool {
         let is_in_the_way = |token: &Token| {
-            token.workspace == workspace && token.name == name && token.replaced_by.is_none() && token.lives(self.now)
+            token.workspace == workspace
+                && token.name == name
+                && token.replaced_by.is_none()
+                && token.lives(self.now)
         };
         name.is_some() && self.tokens.values().any(is_in_the_way)
     }
 
     /// Revokes the token, or all of a name; how many.
     pub fn revoke(&mut self, is_meant: impl Fn(usize, &Token) -> bool) -> usize {
-        let meant = self.tokens.iter_mut().filter(|(number, token)| is_meant(**number, token));
-        meant.map(|(_, token)| usize::from(!std::mem::replace(&mut token.is_revoked, true))).sum()
+        let meant = self
+            .tokens
+            .iter_mut()
+            .filter(|(number, token)| is_meant(**number, token));
+        meant
+            .map(|(_, token)| usize::from(!std::mem::replace(&mut token.is_revoked, true)))
+            .sum()
     }
 
     /// Puts `new` in the place of `old`; whether that could be done. Until `overlap` the old one may go on, and all
     /// that it has replaced.
-    pub fn rotate(&mut self, old: usize, new: usize, expires: Option<i64>, overlap: Option<i64>) -> bool {
-        let Some(found) = self.tokens.get(&old).filter(|token| token.lives(self.now) && token.replaced_by.is_none())
+    pub fn rotate(
+        &mut self,
+        old: usize,
+        new: usize,
+        expires: Option<i64>,
+        overlap: Option<i64>,
+    ) -> bool {
+        let Some(found) = self
+            .tokens
+            .get(&old)
+            .filter(|token| token.lives(self.now) && token.replaced_by.is_none())
         else {
             return false;
         };
-        let successor = Token { expires, first: None, ..found.clone() };
+        let successor = Token {
+            expires,
+            first: None,
+            ..found.clone()
+        };
         self.tokens.insert(new, successor);
         self.tokens.get_mut(&old).expect("found").replaced_by = Some(new);
         let mut chain = BTreeSet::from([new]);
@@ -375,7 +481,10 @@ impl Model {
                 match overlap {
                     _ if !token.lives(now) => {}
                     None => token.is_revoked = true,
-                    Some(until) => token.expires = Some(token.expires.map_or(until, |expires| expires.min(until))),
+                    Some(until) => {
+                        let sooner = token.expires.map_or(until, |expires| expires.min(until));
+                        token.expires = Some(sooner);
+                    }
                 }
             }
         }
@@ -386,6 +495,10 @@ impl Model {
 
     /// What is left after a crash, or in a backup.
     pub fn at_rest(&self) -> Self {
-        Self { flights: BTreeMap::new(), hidden: BTreeMap::new(), ..self.clone() }
+        Self {
+            flights: BTreeMap::new(),
+            hidden: BTreeMap::new(),
+            ..self.clone()
+        }
     }
 }
