@@ -128,6 +128,16 @@ impl Drop for Housekeeper {
 }
 
 impl Chores {
+    /// A tick of its own, which has nothing to remember; what was evicted.
+    #[cfg(test)]
+    pub fn tick_once(&self) -> Result<Evicted, StoreError> {
+        let (mut state, stop) = (State::new(), Stop::default());
+        self.evict_all(&mut state, &stop)?;
+        let evicted = state.untold;
+        self.tick(&mut state, &stop);
+        Ok(evicted)
+    }
+
     fn tick(&self, state: &mut State, stop: &Stop) {
         state.ticks += 1;
         self.leftovers.condemn(&self.writer, cleaner::WAIT);

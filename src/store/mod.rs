@@ -380,6 +380,10 @@ impl Touched {
 
 /// Milliseconds since 1970 UTC; 0 where the clock stands before that.
 pub fn now_ms() -> i64 {
+    #[cfg(test)]
+    if let Some(ms) = model_tests::clock_ms() {
+        return ms;
+    }
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as i64)
@@ -429,5 +433,7 @@ fn open_readers(
 mod eviction_tests;
 #[cfg(test)]
 mod isolation_tests;
+#[cfg(test)]
+mod model_tests;
 #[cfg(test)]
 mod tests;
