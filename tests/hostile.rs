@@ -38,6 +38,8 @@ rows! {
             .with_large();
     a_hundred_writers_that_stop_are_cut:
         Row::of(crowds::writers_that_stop).with(&["limits.body_timeout=2s"]);
+    ten_thousand_idle_connections_leave_the_others_be:
+        Row::of(crowds::idle_connections);
     a_server_without_descriptors_waits_and_recovers:
         Row::of(crowds::descriptors).with_open_files(80, "cannot accept connections");
 

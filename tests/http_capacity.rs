@@ -60,6 +60,34 @@ fn answers_close_above_three_quarters_of_the_connections() {
 }
 
 #[test]
+fn known_clients_keep_their_connections_in_a_crowd_until_they_have_half_of_all() {
+    let limits = Limits {
+        connections_max: 8,
+        ..Limits::default()
+    };
+    let server = TestServer::start(limits);
+    let mut known: Vec<Raw> = (0..4).map(|_| server.connect()).collect();
+    for client in &mut known {
+        assert!(!client.get("/known").closes());
+    }
+    let _strangers = [server.connect(), server.connect()];
+    let mut stranger = server.connect();
+    assert!(stranger.get("/bytes/3").closes(), "seven of eight");
+    drop(stranger);
+    let mut seventh = server.connect();
+    for client in &mut known {
+        assert!(!client.get("/known").closes(), "four of eight are known");
+    }
+    let answer = seventh.get("/known");
+    assert!(answer.status == 200 && answer.closes(), "the fifth");
+    let _third = server.connect();
+    drop((seventh, known.pop()));
+    raw::eventually("those who are gone do not count", || {
+        !server.connect().get("/known").closes()
+    });
+}
+
+#[test]
 fn client_over_the_limit_waits_and_is_served_once_there_is_room() {
     let limits = Limits {
         connections_max: 4,

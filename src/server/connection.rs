@@ -147,7 +147,8 @@ impl<S: Stream> Connection<S> {
         };
         let request = request(&head, self.peer);
         let output = (&mut self.response_head, &mut self.dates);
-        let mut live = Live::new(&mut self.stream, &self.context, output, &head, early);
+        let below = (&mut self.stream, &mut self.slot);
+        let mut live = Live::new(below, &self.context.limits, output, &head, early);
         if self.told_to_close {
             live.close_after();
         }

@@ -1,8 +1,9 @@
 //! What a handler holds while it answers one request: the body coming in, the response going out.
 
-use super::Context;
+use super::limits::Limits;
 use super::linger::{Patience, discard_buffer};
 use super::pace::Pace;
+use super::registry::Slot;
 use super::stream::Stream;
 use crate::http::encode::{self, Persistence};
 use crate::http::{Cut, DateCache, Exchange, Head, Incoming, Method, Outgoing, ResponseHead};
@@ -10,7 +11,7 @@ use crate::http::{Cut, DateCache, Exchange, Head, Incoming, Method, Outgoing, Re
 /// The exchange of one request over the stream of its connection.
 pub(super) struct Live<'c, S> {
     stream: &'c mut S,
-    context: &'c Context,
+    slot: &'c mut Slot,
     /// What was read together with the head: the first bytes of the body, then the next request.
     early: &'c [u8],
     incoming: Incoming,
@@ -40,17 +41,16 @@ pub(super) enum After {
 
 impl<'c, S: Stream> Live<'c, S> {
     pub(super) fn new(
-        stream: &'c mut S,
-        context: &'c Context,
+        (stream, slot): (&'c mut S, &'c mut Slot),
+        limits: &Limits,
         (unsent, dates): (&'c mut Vec<u8>, &'c mut DateCache),
         head: &Head<'_>,
         early: &'c [u8],
     ) -> Self {
-        let limits = &context.limits;
         unsent.clear();
         Self {
             stream,
-            context,
+            slot,
             early,
             incoming: Incoming::new(head.content_length.unwrap_or(0), head.expects_continue),
             incoming_pace: Pace::new(limits.body_timeout, limits.body_rate_min_bytes),
@@ -163,6 +163,7 @@ impl<S: Stream> Exchange for Live<'_, S> {
 
     fn trust_client(&mut self) {
         self.patience = Patience::Trusted;
+        self.slot.known();
     }
 
     fn begin(&mut self, response: &ResponseHead<'_>) -> Result<(), Cut> {
@@ -170,7 +171,7 @@ impl<S: Stream> Exchange for Live<'_, S> {
             return Err(Cut::Aborted);
         }
         let body_unread = self.incoming.remaining() > 0;
-        self.keep_alive &= !body_unread && !self.context.registry.wants_close();
+        self.keep_alive &= !body_unread && !self.slot.wants_close();
         let persistence = match (self.keep_alive, self.is_http_1_0) {
             (false, _) => Persistence::Close,
             (true, false) => Persistence::KeepAlive,

@@ -6,7 +6,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Connections open at once, each with its thread. Above three quarters of it, answers say
-    /// `Connection: close`; at the limit, new clients wait in the kernel.
+    /// `Connection: close`, those to known clients only once these have half; at the limit, new clients wait in
+    /// the kernel.
     pub connections_max: usize,
     /// From the start of a TLS connection to the end of its handshake, however the bytes trickle.
     pub handshake_timeout: Duration,

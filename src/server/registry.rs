@@ -18,6 +18,8 @@ pub(super) struct Registry {
     changed: Condvar,
     /// The number of connections, to be read without the lock.
     count: AtomicUsize,
+    /// How many of them are with clients that the application knows.
+    known: AtomicUsize,
     next_id: AtomicU64,
     draining: AtomicBool,
     epoch: Instant,
@@ -45,6 +47,7 @@ impl Registry {
             connections: Mutex::default(),
             changed: Condvar::new(),
             count: AtomicUsize::new(0),
+            known: AtomicUsize::new(0),
             next_id: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             epoch: Instant::now(),
@@ -66,6 +69,7 @@ impl Registry {
             registry: Arc::clone(self),
             entry,
             id,
+            is_known: false,
         }
     }
 
@@ -80,9 +84,14 @@ impl Registry {
     }
 
     /// Responses should close their connections: three quarters are taken, or the server drains.
-    pub(super) fn wants_close(&self) -> bool {
-        let count = self.count.load(Ordering::Relaxed);
-        self.is_draining() || count > self.connections_max - self.connections_max / 4
+    ///
+    /// Known clients keep theirs until they have half of all: where strangers took the rest, closing one only sends
+    /// its client to the end of their queue.
+    fn wants_close(&self, is_known: bool) -> bool {
+        let (count, known) = (self.count(), self.known.load(Ordering::Relaxed));
+        let is_crowded = count > self.connections_max - self.connections_max / 4;
+        let may_stay = is_known && known <= self.connections_max / 2;
+        self.is_draining() || (is_crowded && !may_stay)
     }
 
     /// The server is shutting down.
@@ -187,6 +196,7 @@ pub(super) struct Slot {
     registry: Arc<Registry>,
     entry: Arc<Entry>,
     id: u64,
+    is_known: bool,
 }
 
 impl Slot {
@@ -206,6 +216,19 @@ impl Slot {
         self.entry.phase.store(LINGERING, Ordering::Release);
     }
 
+    /// The application knows the client.
+    pub(super) fn known(&mut self) {
+        if !self.is_known {
+            self.is_known = true;
+            self.registry.known.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The response that is begun now should close the connection.
+    pub(super) fn wants_close(&self) -> bool {
+        self.registry.wants_close(self.is_known)
+    }
+
     /// The number of the connection, for the name of its thread.
     pub(super) fn id(&self) -> u64 {
         self.id
@@ -214,6 +237,9 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        if self.is_known {
+            self.registry.known.fetch_sub(1, Ordering::Relaxed);
+        }
         self.registry.remove(self.id);
     }
 }

@@ -107,6 +107,10 @@ impl App {
                 text(exchange, 200, "early")?;
                 exchange.read_body(&mut [0; 10]).map(drop)
             }
+            (_, "/known") => {
+                exchange.trust_client();
+                text(exchange, 200, "known")
+            }
             (_, "/panic") => panic!("asked to"),
             (_, "/panic-late") => {
                 begin(exchange, 200, 10)?;

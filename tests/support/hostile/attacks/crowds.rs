@@ -147,7 +147,6 @@ pub fn writers_that_stop(scene: &Scene) -> Verdict {
     Ok(())
 }
 
-#[allow(dead_code)]
 /// 10,000 connections are attempted that then do nothing.
 pub fn idle_connections(scene: &Scene) -> Verdict {
     let crowd = scene.crowd(10_000)?;
