@@ -1,3 +1,5 @@
+//! The bytes of the fuzzer as a configuration file; what has to hold stands in checks/config.rs.
+
 #![no_main]
 
 use cachesrv_fuzz::checks::config;

@@ -1,3 +1,5 @@
+//! The bytes of the fuzzer as a whole conversation; what has to hold stands in checks/connection.rs.
+
 #![no_main]
 
 use cachesrv_fuzz::checks::connection;

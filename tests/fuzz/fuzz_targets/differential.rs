@@ -1,3 +1,5 @@
+//! The bytes of the fuzzer as a whole conversation, for two parsers; what has to hold stands in checks/differential.rs.
+
 #![no_main]
 
 use cachesrv_fuzz::checks::differential;

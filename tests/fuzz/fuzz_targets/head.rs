@@ -1,3 +1,5 @@
+//! The bytes of the fuzzer as the head of one request; what has to hold stands in checks/head.rs.
+
 #![no_main]
 
 use cachesrv_fuzz::checks::head;

@@ -1,3 +1,5 @@
+//! The bytes of the fuzzer as the path of a request; what has to hold stands in checks/route.rs.
+
 #![no_main]
 
 use cachesrv_fuzz::checks::route;

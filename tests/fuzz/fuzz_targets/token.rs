@@ -1,3 +1,5 @@
+//! The bytes of the fuzzer as text that may be a token; what has to hold stands in checks/token.rs.
+
 #![no_main]
 
 use cachesrv_fuzz::checks::token;
