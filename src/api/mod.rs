@@ -7,6 +7,8 @@
 //! Invariant: a problem of the cache never fails a build. What Nx survives is 200 and 404 on GET, and 200,
 //! 403 and 409 on PUT (protocol.md); only a bad token and a broken protocol get anything else.
 
+pub mod route;
+
 mod account;
 mod admission;
 mod download;
@@ -14,7 +16,6 @@ mod metrics;
 mod reason;
 mod record;
 mod refusal;
-mod route;
 mod status;
 mod upload;
 

@@ -5,7 +5,7 @@ use crate::store::Hash;
 
 /// What a path names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Route<'p> {
+pub enum Route<'p> {
     /// What this server is, in one line.
     Root,
     /// Is the process alive?
@@ -23,14 +23,16 @@ pub(super) enum Route<'p> {
 /// An artifact as the path names it, all parts as they were sent: the hash is checked by [`crate::store::Hash::parse`],
 /// the place against the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Address<'p> {
+pub struct Address<'p> {
+    /// What stands before it.
     pub place: Place<'p>,
+    /// What stands behind the last slash.
     pub hash: &'p str,
 }
 
 /// Where a request came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Door {
+pub enum Door {
     /// The address of the cache.
     Cache,
     /// `metrics.listen`.
@@ -50,6 +52,7 @@ impl Door {
 const ARTIFACTS: &str = "/v1/cache/";
 
 impl<'p> Route<'p> {
+    /// What this path names.
     pub fn of(path: &'p str) -> Self {
         // A base URL with a slash at its end gives `//v1/cache/…`.
         let path = path
@@ -66,6 +69,7 @@ impl<'p> Route<'p> {
     }
 
     /// What there is of it behind this door.
+    #[must_use]
     pub fn at(self, door: Door) -> Self {
         match (self, door) {
             (Self::Artifact(_), Door::Monitor) => Self::Unknown,

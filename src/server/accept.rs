@@ -128,7 +128,7 @@ impl Acceptor {
     }
 
     fn spawn(&self, socket: &Arc<TcpStream>, peer: IpAddr) -> io::Result<()> {
-        let slot = self.context.registry.admit(Arc::clone(socket));
+        let slot = self.context.registry.admit(Some(Arc::clone(socket)));
         let name = format!("conn-{}", slot.id());
         let (socket, context) = (Arc::clone(socket), Arc::clone(&self.context));
         thread::Builder::new()

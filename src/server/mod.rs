@@ -4,7 +4,8 @@
 //! Reading order: [`bind`] and `accept` bring connections in; `registry` counts them, knows which are
 //! idle, and bounds them; `connection` runs one, on its own thread: read a head, handle, finish, keep
 //! or close; `exchange` is what the handler holds meanwhile; `linger` sees a refusal off; `shutdown`
-//! ends it all. `stream` and `pace` are the deadlines under every read and write; `tls` is the other stream.
+//! ends it all. `stream` and `pace` are the deadlines under every read and write; `tls` is the other stream,
+//! and `rehearsal` one without a socket, for tests.
 //!
 //! Invariants: a thread never waits without a deadline; a connection with a request under way is never
 //! closed by another thread before `shutdown_grace` is over; the next head is read only after the last
@@ -19,6 +20,7 @@ mod linger;
 mod listener;
 mod pace;
 mod registry;
+mod rehearsal;
 mod shutdown;
 mod stream;
 mod throttle;
@@ -26,6 +28,7 @@ mod tls;
 
 pub use limits::Limits;
 pub use listener::{BindError, bind};
+pub use rehearsal::{Transport, rehearse};
 pub use shutdown::{Drained, Server};
 pub use tls::{Certificate, CertificateError, Facts, PemKind, Tls};
 

@@ -27,7 +27,8 @@ pub(super) struct Registry {
 
 /// One connection, as the other threads see it.
 struct Entry {
-    socket: Arc<TcpStream>,
+    /// `None` where a rehearsal has none to be woken by.
+    socket: Option<Arc<TcpStream>>,
     phase: AtomicU64,
 }
 
@@ -55,7 +56,7 @@ impl Registry {
     }
 
     /// Takes a new connection in; it leaves when its slot is dropped.
-    pub(super) fn admit(self: &Arc<Self>, socket: Arc<TcpStream>) -> Slot {
+    pub(super) fn admit(self: &Arc<Self>, socket: Option<Arc<TcpStream>>) -> Slot {
         let entry = Arc::new(Entry {
             socket,
             phase: AtomicU64::new(self.idle_now()),
@@ -142,7 +143,7 @@ impl Registry {
         let mut cut = 0;
         for entry in connections.values() {
             cut += usize::from(entry.phase.load(Ordering::Acquire) == BUSY);
-            let _ = entry.socket.shutdown(Shutdown::Both);
+            entry.shut_down(Shutdown::Both);
         }
         cut
     }
@@ -186,8 +187,13 @@ impl Entry {
                 .compare_exchange(phase, TOLD_TO_CLOSE, Ordering::AcqRel, Ordering::Acquire);
         if told.is_ok() {
             // Wakes the thread with an end of stream; bytes that arrived before are still read.
-            let _ = self.socket.shutdown(Shutdown::Read);
+            self.shut_down(Shutdown::Read);
         }
+    }
+
+    fn shut_down(&self, how: Shutdown) {
+        // Fails only where the client is gone already.
+        let _ = self.socket.as_ref().map(|socket| socket.shutdown(how));
     }
 }
 

@@ -1,0 +1,248 @@
+//! The parsers under bytes that nobody would send: heads, whole conversations, tokens, paths and
+//! configuration files.
+//!
+//! The checks stand in tests/fuzz/src/checks, for the coverage-guided fuzzer has the same. Here they are
+//! called with its corpus, and with what proptest makes of a grammar: valid heads, lines that are nearly
+//! valid, mutations of both, any split into reads. `CACHESRV_TEST_ROUNDS` raises the number of cases.
+
+mod support;
+
+#[path = "fuzz/src/checks/mod.rs"]
+mod checks;
+
+use std::path::Path;
+
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+use support::rounds;
+
+/// Cases of each property in CI.
+const CASES: u64 = 400;
+
+fn cases() -> ProptestConfig {
+    ProptestConfig {
+        cases: u32::try_from(rounds(CASES)).expect("not more than 2^32 rounds"),
+        // A failure prints the bytes; what is worth keeping goes into the corpus.
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+#[test]
+fn corpus_of_the_fuzzer_keeps_every_rule() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
+    for (target, check) in checks::TARGETS {
+        let folder = std::fs::read_dir(corpus.join(target)).expect("the corpus of the target");
+        let mut files: Vec<_> = folder.map(|file| file.expect("a file").path()).collect();
+        files.sort();
+        assert!(!files.is_empty(), "{target} has no corpus");
+        for file in files {
+            // Seen where the check fails.
+            println!("{}", file.display());
+            check(&std::fs::read(&file).expect("a file of the corpus"));
+        }
+    }
+}
+
+/// A line that says nothing wrong, as often as it stands there.
+fn harmless_line() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[!#$%&'*+.^_`|~0-9A-Za-z-]{1,12}:[ \t]{0,2}[ -~]{0,20}[ \t]{0,2}",
+        Just("accept: */*".to_owned()),
+        Just("Authorization: Bearer abc".to_owned()),
+        Just("X-Forwarded-For: 10.0.0.1, 10.0.0.2".to_owned()),
+        Just("Connection: close".to_owned()),
+        Just("Connection: TE , Keep-Alive".to_owned()),
+    ]
+}
+
+/// A line that parsers disagree about, or that counts only once.
+fn doubtful_line() -> impl Strategy<Value = String> {
+    let line = select(vec![
+        "Content-Length: +5",
+        "Content-Length: 0x5",
+        "Content-Length: 5, 5",
+        "Content-Length: 18446744073709551615",
+        "Content-Length: 18446744073709551616",
+        "Content-Length: 00",
+        "Content-Length:",
+        "Content-Length : 3",
+        "Content-Length\t: 3",
+        "Content-Length: 3\nA: b",
+        "Content-Length: 3\rA: b",
+        "Transfer-Encoding: chunked",
+        "Transfer-Encoding: identity",
+        "transfer-encoding:\tchunked",
+        "Expect: 100-Continue",
+        "Expect: a-miracle",
+        "Host: b",
+        "Host: a, b",
+        " folded",
+        "\tfolded",
+        "no colon",
+        ": nameless",
+        "A\u{0}: b",
+        "A: \u{7f}",
+        "A: ä",
+        "",
+    ]);
+    line.prop_map(str::to_owned)
+}
+
+/// A request line, mostly valid.
+fn request_line() -> impl Strategy<Value = String> {
+    let method = select(vec!["GET", "HEAD", "PUT", "PUT", "POST", "CONNECT", "get"]);
+    let target = prop_oneof![
+        8 => select(vec!["/discard", "/ignore", "/early", "/short", "/long", "/nothing"])
+            .prop_map(str::to_owned),
+        8 => "/v1/cache/[a-z0-9]{1,8}(\\?[a-z%=&]{0,5})?",
+        2 => "[!-~]{1,10}",
+        1 => "/[!-~]{1,10}",
+        1 => (2040_usize..2055).prop_map(|length| "/".repeat(length)),
+    ];
+    let version = prop_oneof![
+        12 => Just("HTTP/1.1"),
+        3 => Just("HTTP/1.0"),
+        1 => select(vec!["HTTP/1.2", "HTTP/2.0", "HTTP/1.1 ", "http/1.1", ""]),
+    ];
+    (method, target, version)
+        .prop_map(|(method, target, version)| format!("{method} {target} {version}"))
+}
+
+/// A request with a body of the length that it announces, or nearly.
+fn request() -> impl Strategy<Value = Vec<u8>> {
+    let lines = prop::collection::vec(harmless_line(), 0..5);
+    let doubtful = prop::option::weighted(0.1, doubtful_line());
+    let many = prop_oneof![20 => Just(0), 1 => 55_usize..70];
+    let body = prop::option::of("[a-z\r\n]{0,100}");
+    let waits = prop::bool::weighted(0.2);
+    let blank = prop::sample::select(vec!["", "", "", "\r\n", "\r\n\r\n"]);
+    (request_line(), lines, doubtful, many, body, waits, blank).prop_map(
+        |(first, mut lines, doubtful, many, body, waits, blank)| {
+            lines.extend(doubtful);
+            lines.extend(std::iter::repeat_n("A: b".to_owned(), many));
+            lines.push("Host: localhost:8787".to_owned());
+            if waits {
+                lines.push("Expect: 100-continue".to_owned());
+            }
+            let body = body.inspect(|body| lines.push(format!("Content-Length: {}", body.len())));
+            let head = lines.join("\r\n");
+            let body = body.unwrap_or_default();
+            format!("{blank}{first}\r\n{head}\r\n\r\n{body}").into_bytes()
+        },
+    )
+}
+
+/// A conversation: requests sent ahead, with a few bytes changed, taken away or put in, cut off anywhere.
+fn conversation() -> impl Strategy<Value = Vec<u8>> {
+    let requests = prop::collection::vec(request(), 1..6);
+    let change = (
+        any::<Index>(),
+        0_usize..3,
+        prop::collection::vec(byte(), 0..3),
+    );
+    let changes = prop_oneof![
+        3 => Just(Vec::new()),
+        2 => prop::collection::vec(change, 1..3),
+    ];
+    let cut = prop::option::weighted(0.2, any::<Index>());
+    (requests, changes, cut).prop_map(|(requests, changes, cut)| {
+        let mut bytes = requests.concat();
+        for (at, removed, inserted) in changes {
+            let from = at.index(bytes.len());
+            let to = (from + removed).min(bytes.len());
+            bytes.splice(from..to, inserted);
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len() + 1));
+        }
+        bytes
+    })
+}
+
+/// Any byte, and those often that mean something.
+fn byte() -> impl Strategy<Value = u8> {
+    prop_oneof![
+        any::<u8>(),
+        select(b"\r\n \t:,/?%+-0159\x16\0\x7f".to_vec())
+    ]
+}
+
+/// The lengths of reads; some find nothing.
+fn lengths() -> impl Strategy<Value = Vec<usize>> {
+    let length = prop_oneof![0_usize..4, 1_usize..60, 1_usize..5000];
+    (prop::collection::vec(length, 0..12), 1_usize..200).prop_map(|(mut lengths, last)| {
+        lengths.push(last);
+        lengths
+    })
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn a_head_is_the_same_for_any_split_and_keeps_the_rules(
+        bytes in conversation(),
+        lengths in lengths(),
+    ) {
+        checks::head::check_split(&bytes, &lengths);
+    }
+
+    #[test]
+    fn a_conversation_has_the_same_answers_for_any_split(
+        bytes in conversation(),
+        lengths in lengths(),
+    ) {
+        checks::connection::check_split(&bytes, &lengths);
+    }
+
+    #[test]
+    fn hyper_takes_the_same_requests_out_of_the_same_bytes(bytes in conversation()) {
+        checks::differential::check(&bytes);
+    }
+
+    #[test]
+    fn any_bytes_at_all_keep_every_rule(bytes in prop::collection::vec(byte(), 0..300)) {
+        for (_, check) in checks::TARGETS {
+            check(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_head_near_its_limit_is_judged_to_the_byte(
+        fill in 16_300_usize..16_400,
+        blank in any::<bool>(),
+        lengths in lengths(),
+    ) {
+        let blank = if blank { "\r\n" } else { "" };
+        let mut bytes = format!("{blank}GET / HTTP/1.1\r\nHost: a\r\nA: ").into_bytes();
+        bytes.resize(fill, b'a');
+        bytes.extend_from_slice(b"\r\n\r\nGET / HTTP/1.0\r\n\r\n");
+        checks::head::check_split(&bytes, &lengths);
+        checks::connection::check_split(&bytes, &lengths);
+    }
+
+    #[test]
+    fn a_request_line_near_its_limit_is_judged_to_the_byte(
+        method in 1_usize..80,
+        target in 2_030_usize..2_060,
+        lengths in lengths(),
+    ) {
+        let (method, target) = ("M".repeat(method), "/".repeat(target));
+        let bytes = format!("{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes();
+        checks::head::check_split(&bytes, &lengths);
+    }
+
+    #[test]
+    fn text_like_a_token_counts_and_is_shown_by_the_rules(
+        text in "(Bearer {0,2}|[bB]asic |)(csrv_[0-9A-Za-z]{12}_[0-9A-Za-z]{43,49}|[csrv_ä('/]{0,30}){1,3}",
+    ) {
+        checks::token::check(text.as_bytes());
+    }
+
+    #[test]
+    fn any_path_is_named_by_the_rules(path in "/?(/[ws](/[a-z.%ä]{0,3}){0,2}/?){0,3}/v1/cache/[0-9a-z/]{0,4}") {
+        checks::route::check(path.as_bytes());
+    }
+}
