@@ -7,6 +7,7 @@
 #![allow(dead_code, unused_imports)] // Each test binary uses its own part.
 
 pub mod authority;
+pub mod book;
 pub mod client;
 pub mod dir;
 pub mod disk;
@@ -15,6 +16,7 @@ pub mod evidence;
 pub mod fake;
 pub mod guess;
 pub mod load;
+pub mod old;
 pub mod outage;
 pub mod passed;
 pub mod preload;
