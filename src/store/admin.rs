@@ -48,8 +48,7 @@ impl Admin {
     /// Opens the database at `path`; creates it, or brings it forward, when no server is using it.
     pub fn open_or_create(path: &Path) -> Result<Self, OpenError> {
         if path.exists()
-            && let Content::Ours { schema_version } = file::inspect(path)?
-            && schema_version >= schema::VERSION
+            && let Content::Ours { .. } = file::inspect(path)?
             && let Some(admin) = Self::connect(path)?
         {
             return Ok(admin);
@@ -88,8 +87,7 @@ impl Admin {
 
     /// A server that was creating or migrating the file when we looked has done so by now.
     fn beside_a_starting_server(path: PathBuf) -> Result<Self, OpenError> {
-        if let Content::Ours { schema_version } = file::inspect(&path)?
-            && schema_version >= schema::VERSION
+        if let Content::Ours { .. } = file::inspect(&path)?
             && let Some(admin) = Self::connect(&path)?
         {
             return Ok(admin);
@@ -97,11 +95,10 @@ impl Admin {
         Err(OpenError::OlderInUse(path))
     }
 
-    /// `None` where the header promised too much: its transaction was cut by a crash, and opening the
-    /// file has undone it.
+    /// `None` where the schema is an older one. The header alone does not tell: the log may hold a migration that
+    /// was not folded yet, and a crash may have cut the transaction that wrote the header.
     fn connect(path: &Path) -> Result<Option<Self>, OpenError> {
         let admin = Self::connect_raw(path)?;
-        // The header may be older than the log.
         let found = schema::version(&admin.connection).map_err(|e| schema::open_error(path, e))?;
         if found > schema::VERSION {
             return Err(OpenError::Newer {

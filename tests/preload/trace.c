@@ -3,10 +3,11 @@
 //
 // CACHESRV_TRACE_DIR     the directory: its files and their names are traced, but no "-shm", which is memory
 // CACHESRV_TRACE_LOG     the log: records of four numbers, some followed by bytes; see tests/support/trace.rs
-// CACHESRV_PRELOAD_CONTROL  number 0 is how many records there are
+// CACHESRV_PRELOAD_CONTROL  number 0 is how many records there are; at record number 1, if that is not 0, the
+//                           process kills itself, when the call is done and before the program knows
 //
 // Each call and its record are one step under a lock that all traced processes share. A sync is two records: what
-// was written before the first is on the disk from the second on. A traced process must not be killed.
+// was written before the first is on the disk from the second on. After a kill nobody can be traced with this page.
 //
 // Names are not followed by the calls that change them, some of which go to the kernel directly: the directory is
 // listed after each call that may have changed it and before each sync of it, and a listing that differs from the
@@ -18,6 +19,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -34,9 +36,10 @@ enum { WRITE = 1, LENGTH, NAMES, SYNC_BEGINS, SYNC_ENDS };
 #define FILES_MAX 4096
 #define LISTING_MAX 8192
 
-// What all traced processes share: the page of numbers. The lock is behind the first two.
+// What all traced processes share: the page of numbers. The lock is behind the first three.
 struct shared {
     uint64_t records;
+    uint64_t last_record;
     uint64_t is_made;
     pthread_mutex_t lock;
 };
@@ -97,7 +100,8 @@ static void record(uint64_t kind, uint64_t inode, uint64_t offset, const void *b
     REAL("writev", ssize_t, int, const struct iovec *, int);
     if (real(log_file, parts, 2) != (ssize_t)(sizeof head + parts[1].iov_len))
         fail("write the log");
-    __atomic_add_fetch(&shared->records, 1, __ATOMIC_SEQ_CST);
+    if (__atomic_add_fetch(&shared->records, 1, __ATOMIC_SEQ_CST) == shared->last_record)
+        kill(getpid(), SIGKILL);
 }
 
 static void lock(void) {

@@ -7,6 +7,7 @@
 #![allow(dead_code, unused_imports)] // Each test binary uses its own part.
 
 pub mod authority;
+pub mod book;
 pub mod client;
 pub mod dir;
 pub mod disk;
@@ -17,6 +18,7 @@ pub mod fault;
 pub mod footprint;
 pub mod guess;
 pub mod load;
+pub mod old;
 pub mod outage;
 pub mod passed;
 pub mod preload;

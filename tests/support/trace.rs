@@ -66,6 +66,11 @@ impl Tracer {
             .env("CACHESRV_TRACE_LOG", self.place.path().join("log"))
     }
 
+    /// Makes the program that is followed kill itself after so many events.
+    pub fn kill_at(&self, events: usize) {
+        self.control.set(1, events as u64);
+    }
+
     /// How many events there were until now.
     pub fn now(&self) -> usize {
         self.control.get(0) as usize
