@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds what is handed out: dist/cachesrv-VERSION-MACHINE-linux.tar.gz, its SHA256SUMS, and dist/container, from
-# which scripts/packaging/Containerfile makes an image. Takes no arguments.
+# Builds what is handed out: dist/cachesrv-VERSION-MACHINE-linux.tar.gz, a bill of materials beside it (and in it),
+# their SHA256SUMS, and dist/container, from which scripts/packaging/Containerfile makes an image. Takes no arguments.
 #
 # The binary is static (glibc, its resolver and allocator included), so it runs on any Linux of its machine's
 # kind and in an empty container. It keeps its symbols, which make a backtrace readable and cost an eighth of
@@ -63,12 +63,17 @@ mkdir "$dist/$name/man" "$dist/$name/completions"
 for shell in bash fish zsh; do
     "$binary" completions "$shell" >"$dist/$name/completions/cachesrv.$shell"
 done
-cp "$binary" scripts/packaging/Containerfile "$dist/container/"
+# What is linked statically is handed out with it, so are its licences, which ask for that.
+scripts/sbom.sh bom >"$dist/$name/cachesrv.cdx.json"
+scripts/sbom.sh notices >"$dist/$name/THIRD-PARTY.txt"
+cp "$binary" LICENSE "$dist/$name/cachesrv.cdx.json" "$dist/$name/THIRD-PARTY.txt" \
+    scripts/packaging/Containerfile "$dist/container/"
+cp "$dist/$name/cachesrv.cdx.json" "$dist/$name.cdx.json"
 
 # Sorted, without owners and with one time.
 tar --create --directory "$dist" --sort=name --owner=0 --group=0 --numeric-owner --format=ustar \
     --mtime="@$SOURCE_DATE_EPOCH" "$name" | gzip --no-name -9 >"$dist/$name.tar.gz"
-(cd "$dist" && sha256sum "$name.tar.gz" >SHA256SUMS)
+(cd "$dist" && sha256sum "$name.tar.gz" "$name.cdx.json" >SHA256SUMS)
 
 echo "dist/$name.tar.gz, $(du -h "$dist/$name.tar.gz" | cut -f1)"
 cat "$dist/SHA256SUMS"

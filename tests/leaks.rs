@@ -167,14 +167,16 @@ fn log_bytes(dir: &Dir) -> u64 {
     std::fs::metadata(dir.join("cachesrv.db-wal")).map_or(0, |log| log.len())
 }
 
-/// What the server has once nobody uses it and it has folded its log: the same at several looks in a row.
+/// What the server has once nobody uses it and it has folded its log and makes no backup: the same at
+/// several looks in a row.
 fn at_rest(dir: &Dir, server: &Server) -> Footprint {
     const LOOKS: usize = 10;
     let (mut last, mut same) = (Footprint::default(), 0);
     eventually("the server rests", || {
         std::thread::sleep(LOOK_EVERY);
         let now = Footprint::of(server.pid());
-        let rests = now.is_alone() && log_bytes(dir) == 0 && now.has_the_same_handles(&last);
+        let is_idle = now.is_alone() && !now.has_open("/scheduled/");
+        let rests = is_idle && log_bytes(dir) == 0 && now.has_the_same_handles(&last);
         same = if rests { same + 1 } else { 0 };
         last = now;
         (same >= LOOKS).then(|| last.clone())

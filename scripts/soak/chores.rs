@@ -74,7 +74,7 @@ impl Operator {
         Ok(())
     }
 
-    fn restart(&mut self, world: &World) -> Result<()> {
+    pub fn restart(&mut self, world: &World) -> Result<()> {
         self.stop(world)?;
         world.count("clean restarts");
         self.start_server(world)
@@ -164,7 +164,9 @@ fn backups(world: &World) {
         if world.is_stopping() {
             return;
         }
-        let path = world.dir.join(format!("explicit/{number}.db"));
+        let path = world
+            .dir
+            .join(format!("explicit/{}-{number}.db", world.session()));
         let name = path.to_string_lossy();
         let made = world.command(&["backup", &name]);
         if world.must("a backup beside the server", made).is_none() {
@@ -192,7 +194,7 @@ fn tokens(world: &World) {
             world.set_writer(secret);
             world.count("tokens rotated");
         }
-        let name = format!("short-{number}");
+        let name = format!("short-{}-{number}", world.session());
         let made = world.token(&["create", "--read", "--name", &name]);
         let Some(secret) = world.must("a token", made) else {
             continue;

@@ -2,7 +2,7 @@
 //! one that may do nothing.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
@@ -125,7 +125,6 @@ pub fn start<'scope>(world: &'scope World, scope: &'scope Scope<'scope, '_>) {
     for number in 0..ISOLATED_CLIENTS {
         scope.spawn(move || isolated(world, world.random(300 + number)));
     }
-    scope.spawn(move || read_pins(world));
     scope.spawn(move || strangers(world, world.random(400)));
 }
 
@@ -254,16 +253,20 @@ fn isolated(world: &World, mut random: Random) {
     }
 }
 
-fn read_pins(world: &World) {
+/// Reads what must never vanish, again and again.
+pub fn read_pins(world: &World, has_ended: &AtomicBool) {
     let mut wire = Wire::new(world);
-    while !world.is_stopping() {
+    while !has_ended.load(Ordering::SeqCst) {
         for entry in pins() {
             world.book.reads(entry);
             let outcome = wire.get(&world.reader, &entry.hash);
             check(world, entry, &outcome, true);
         }
         world.count("pinned artifacts read, rounds");
-        world.rest(PIN_READ);
+        let began = Instant::now();
+        while began.elapsed() < PIN_READ && !has_ended.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 

@@ -58,6 +58,7 @@ impl<'w> Wire<'w> {
         let since = self.open.as_ref().map_or(kills, |(_, since)| *since);
         match self.try_ask(method, path, token, body) {
             Ok(answer) => {
+                self.world.answer();
                 self.world.count(&format!("{method} {}", answer.status));
                 Outcome::Answered(answer)
             }

@@ -36,6 +36,8 @@ pub struct World {
     /// Commands hold it while they have the database open, and a clean stop holds it alone.
     pub commands: RwLock<()>,
     kills: AtomicU64,
+    sessions: AtomicU64,
+    answered: AtomicU64,
     stopping: AtomicBool,
     counts: Mutex<BTreeMap<String, u64>>,
     broken: Mutex<Vec<String>>,
@@ -78,6 +80,8 @@ impl World {
             isolated: String::new(),
             commands: RwLock::default(),
             kills: AtomicU64::new(0),
+            sessions: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             counts: Mutex::default(),
             broken: Mutex::default(),
@@ -97,10 +101,13 @@ impl World {
         self.dir.join("data/cachesrv.db")
     }
 
-    /// Random choices of one thread, which another run with the same seed repeats.
+    /// Random choices of one thread in this session, which another run with the same seed repeats.
     pub fn random(&self, thread: u64) -> Random {
         // Mixed, for a source is a counter: sources that begin a few steps apart would choose the same names.
-        let (mut of_seed, mut of_thread) = (Random::of(self.seed), Random::of(thread));
+        let (mut of_seed, mut of_thread) = (
+            Random::of(self.seed),
+            Random::of(self.session() << 32 | thread),
+        );
         Random::of(of_seed.number() ^ of_thread.number())
     }
 
@@ -152,6 +159,27 @@ impl World {
     /// To be called before the signal is sent.
     pub fn a_kill_begins(&self) {
         self.kills.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The load begins anew after a pause.
+    pub fn begin_session(&self) {
+        self.sessions.fetch_add(1, Ordering::SeqCst);
+        self.stopping.store(false, Ordering::SeqCst);
+    }
+
+    /// How many times the load has begun.
+    pub fn session(&self) -> u64 {
+        self.sessions.load(Ordering::SeqCst)
+    }
+
+    /// A request was answered.
+    pub fn answer(&self) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many requests were answered.
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
     }
 
     pub fn stop(&self) {

@@ -57,6 +57,11 @@ impl Footprint {
         !self.threads.keys().any(|name| name.starts_with("conn-"))
     }
 
+    /// Whether a file is open in whose path this is.
+    pub fn has_open(&self, part: &str) -> bool {
+        self.descriptors.keys().any(|path| path.contains(part))
+    }
+
     /// Whether the other one has the same descriptors and threads.
     pub fn has_the_same_handles(&self, other: &Self) -> bool {
         self.descriptors == other.descriptors && self.threads == other.threads
