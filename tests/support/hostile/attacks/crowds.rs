@@ -147,16 +147,23 @@ pub fn writers_that_stop(scene: &Scene) -> Verdict {
     Ok(())
 }
 
+/// The default of `limits.connections_max`.
+const CONNECTIONS_MAX: usize = 4096;
+
 /// 10,000 connections are attempted that then do nothing.
 pub fn idle_connections(scene: &Scene) -> Verdict {
     let crowd = scene.crowd(10_000)?;
     // Only some are taken; the others wait in the kernel, or outside.
     scene.until("as many connections as the server takes", || {
-        Ok(scene.holds().threads > 4096)
+        Ok(scene.holds().threads > CONNECTIONS_MAX)
     })?;
     Scene::height();
     scene.hold();
+    let threads = scene.holds().threads;
     drop(crowd);
+    if threads > CONNECTIONS_MAX + 100 {
+        return Err(format!("{threads} threads are more than the server may have").into());
+    }
     Ok(())
 }
 
