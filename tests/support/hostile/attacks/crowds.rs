@@ -12,9 +12,12 @@ use crate::support::{Raw, noise};
 
 /// 2,000 heads that never end, however they trickle, are given up at their deadline.
 pub fn heads_that_never_end(scene: &Scene) -> Verdict {
+    // Nearly as much as the server takes for a head.
+    let filling = "a".repeat(15_000);
+    let start = format!("GET /v1/cache/x HTTP/1.1\r\nHost: t\r\nA: {filling}");
     let mut crowd = scene.crowd(2000)?;
     for socket in &mut crowd {
-        send(socket, b"GET /v1/cache/x HTTP/1.1\r\nHost: t\r\nA: ", scene)?;
+        send(socket, start.as_bytes(), scene)?;
     }
     Scene::height();
     scene.until("every head is given up with 408", || {
