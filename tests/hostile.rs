@@ -73,7 +73,9 @@ rows! {
     resets_between_requests: Row::of(resets::between_requests);
 
     handshakes_that_stall_anywhere_are_given_up: Row::of(tls::handshakes_that_stall).over_tls();
-    floods_of_handshakes: Row::of(tls::floods_of_handshakes).over_tls();
+    idle_connections_over_tls_leave_the_others_be: Row::of(tls::idle_connections).over_tls();
+    resets_in_a_handshake: Row::of(tls::resets).over_tls();
+    floods_of_handshakes_are_borne: Row::of(tls::floods_of_handshakes).over_tls();
     floods_of_key_updates_are_cut: Row::of(tls::floods_of_key_updates).over_tls();
     renegotiation_is_refused: Row::of(renegotiation::renegotiation).over_tls();
 }

@@ -73,15 +73,14 @@ fn endless(scene: &Scene, start: &str, each: &[u8], status: &str) -> Verdict {
     let began = Instant::now();
     while !crowd.is_empty() {
         for (mut socket, mut sent, mut answer) in std::mem::take(&mut crowd) {
-            let stays = match socket.write(&block[sent % block.len()..]) {
-                Ok(count) => {
-                    sent += count;
-                    true
-                }
-                Err(error) => error.kind() == ErrorKind::WouldBlock,
-            };
+            match socket.write(&block[sent % block.len()..]) {
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                // A reset overtakes the answer.
+                Err(error) => return Err(format!("{error} after {sent} bytes").into()),
+            }
             read_what_is_there(&socket, &mut answer);
-            if stays && sent < BYTES && began.elapsed() < scene.patience {
+            if sent < BYTES && began.elapsed() < scene.patience {
                 crowd.push((socket, sent, answer));
             } else if !answer.starts_with(format!("HTTP/1.1 {status}").as_bytes()) {
                 let answer = answer.escape_ascii();

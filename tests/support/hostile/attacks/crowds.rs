@@ -12,9 +12,12 @@ use crate::support::{Raw, noise};
 
 /// 2,000 heads that never end, however they trickle, are given up at their deadline.
 pub fn heads_that_never_end(scene: &Scene) -> Verdict {
+    // Nearly as much as the server takes for a head.
+    let filling = "a".repeat(15_000);
+    let start = format!("GET /v1/cache/x HTTP/1.1\r\nHost: t\r\nA: {filling}");
     let mut crowd = scene.crowd(2000)?;
     for socket in &mut crowd {
-        send(socket, b"GET /v1/cache/x HTTP/1.1\r\nHost: t\r\nA: ", scene)?;
+        send(socket, start.as_bytes(), scene)?;
     }
     Scene::height();
     scene.until("every head is given up with 408", || {
@@ -37,9 +40,12 @@ pub fn heads_that_never_end(scene: &Scene) -> Verdict {
 
 /// Each of 500 new keep-alive connections is answered while all the others stay, and then again.
 pub fn bursts_of_five_hundred(scene: &Scene) -> Verdict {
-    scene.repeat(2, Duration::from_millis(50), |_| {
-        burst(scene, 500).map(drop)
-    })
+    let first = burst(scene, 500)?;
+    Scene::height();
+    scene.hold();
+    let second = burst(scene, 500)?;
+    drop((first, second));
+    Ok(())
 }
 
 /// The same of small bursts, as builds make them, one after the other.
@@ -147,16 +153,28 @@ pub fn writers_that_stop(scene: &Scene) -> Verdict {
     Ok(())
 }
 
+/// The default of `limits.connections_max`.
+const CONNECTIONS_MAX: usize = 4096;
+
 /// 10,000 connections are attempted that then do nothing.
 pub fn idle_connections(scene: &Scene) -> Verdict {
-    let crowd = scene.crowd(10_000)?;
+    let mut crowd = Vec::new();
+    for _ in 0..100 {
+        crowd.extend(scene.crowd(100)?);
+        // It is about what they hold, not about how fast they come.
+        std::thread::sleep(Duration::from_millis(10));
+    }
     // Only some are taken; the others wait in the kernel, or outside.
     scene.until("as many connections as the server takes", || {
-        Ok(scene.holds().threads > 4096)
+        Ok(scene.holds().threads > CONNECTIONS_MAX)
     })?;
     Scene::height();
     scene.hold();
+    let threads = scene.holds().threads;
     drop(crowd);
+    if threads > CONNECTIONS_MAX + 100 {
+        return Err(format!("{threads} threads are more than the server may have").into());
+    }
     Ok(())
 }
 

@@ -9,10 +9,11 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection};
+use socket2::SockRef;
 
 use crate::hostile::scene::{Scene, Verdict, is};
 use crate::hostile::witness::SMALL;
-use crate::support::Raw;
+use crate::support::{Raw, rounds};
 
 /// Handshakes that stop before, within and after each record that the client has to send, in both versions.
 pub fn handshakes_that_stall(scene: &Scene) -> Verdict {
@@ -88,13 +89,39 @@ fn cuts(bytes: &[u8], is_last: bool) -> Vec<usize> {
     cuts
 }
 
+/// Connections after their handshake that do nothing, or begin a head and do not end it.
+pub fn idle_connections(scene: &Scene) -> Verdict {
+    let config = scene.trusted(&[&TLS13])?;
+    let mut crowd = Vec::new();
+    for number in 0..rounds(500) {
+        let mut raw = Raw::try_connect_tls(scene.address, &config)?;
+        if number % 2 == 0 {
+            raw.try_send("GET /v1/cache/x HTTP/1.1\r\nHost: t\r\nA: ")?;
+        }
+        crowd.push(raw);
+    }
+    Scene::height();
+    scene.hold();
+    Ok(())
+}
+
+/// Handshakes that are reset at the same places.
+pub fn resets(scene: &Scene) -> Verdict {
+    let configs = [scene.trusted(&[&TLS13])?, scene.trusted(&[&TLS12])?];
+    scene.repeat(200, Duration::from_millis(5), |turn| {
+        let (config, flight, cut) = (&configs[turn % 2], turn / 2 % 2, turn / 4 % 10);
+        let (socket, _) = stalled(scene, config, flight, cut)?;
+        Ok(SockRef::from(&socket).set_linger(Some(Duration::ZERO))?)
+    })
+}
+
 /// Handshakes one after the other, of clients that then go without a word.
 pub fn floods_of_handshakes(scene: &Scene) -> Verdict {
     let configs = [scene.trusted(&[&TLS13])?, scene.trusted(&[&TLS12])?];
     scene.repeat(200, Duration::from_millis(5), |turn| {
         let raw = Raw::try_connect_tls(scene.address, &configs[turn % 2])?;
         if turn % 3 == 0 {
-            socket2::SockRef::from(raw.socket()).set_linger(Some(Duration::ZERO))?;
+            SockRef::from(raw.socket()).set_linger(Some(Duration::ZERO))?;
         }
         Ok(())
     })
