@@ -14,7 +14,10 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 
+use checks::restated::{self, Reading};
 use support::rounds;
 
 /// Cases of each property in CI.
@@ -45,6 +48,27 @@ fn corpus_of_the_fuzzer_keeps_every_rule() {
     }
 }
 
+#[test]
+fn lines_that_parsers_disagree_about_are_judged_by_the_rules() {
+    for line in DOUBTFUL {
+        for rest in [
+            "",
+            "abc",
+            "5\r\nabcde\r\n0\r\n\r\n",
+            "GET /b HTTP/1.1\r\nHost: a\r\n\r\n",
+        ] {
+            for version in ["1.1", "1.0"] {
+                let head = format!("PUT /a HTTP/{version}\r\nHost: a\r\n{line}\r\n\r\n");
+                let bytes = format!("{head}{rest}GET /c HTTP/1.1\r\nHost: a\r\n\r\n");
+                println!("{bytes:?}");
+                for (_, check) in checks::TARGETS {
+                    check(bytes.as_bytes());
+                }
+            }
+        }
+    }
+}
+
 /// A line that says nothing wrong, as often as it stands there.
 fn harmless_line() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -57,52 +81,54 @@ fn harmless_line() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A line that parsers disagree about, or that counts only once.
-fn doubtful_line() -> impl Strategy<Value = String> {
-    let line = select(vec![
-        "Content-Length: +5",
-        "Content-Length: 0x5",
-        "Content-Length: 5, 5",
-        "Content-Length: 18446744073709551615",
-        "Content-Length: 18446744073709551616",
-        "Content-Length: 00",
-        "Content-Length:",
-        "Content-Length : 3",
-        "Content-Length\t: 3",
-        "Content-Length: 3\nA: b",
-        "Content-Length: 3\rA: b",
-        "Transfer-Encoding: chunked",
-        "Transfer-Encoding: identity",
-        "transfer-encoding:\tchunked",
-        "Expect: 100-Continue",
-        "Expect: a-miracle",
-        "Host: b",
-        "Host: a, b",
-        " folded",
-        "\tfolded",
-        "no colon",
-        ": nameless",
-        "A\u{0}: b",
-        "A: \u{7f}",
-        "A: ä",
-        "",
-    ]);
-    line.prop_map(str::to_owned)
-}
+/// Lines that parsers disagree about, or that count only once.
+const DOUBTFUL: &[&str] = &[
+    "Content-Length: +5",
+    "Content-Length: 0x5",
+    "Content-Length: 5, 5",
+    "Content-Length: 18446744073709551615",
+    "Content-Length: 18446744073709551616",
+    "Content-Length: 00",
+    "Content-Length:",
+    "Content-Length : 3",
+    "Content-Length\t: 3",
+    "Content-Length: 3\nA: b",
+    "Content-Length: 3\rA: b",
+    "Transfer-Encoding: chunked",
+    "Transfer-Encoding: identity",
+    "transfer-encoding:\tchunked",
+    "Expect: 100-Continue",
+    "Expect: a-miracle",
+    "Host: b",
+    "Host: a, b",
+    " folded",
+    "\tfolded",
+    "no colon",
+    ": nameless",
+    "A\u{0}: b",
+    "A: \u{7f}",
+    "A: ä",
+    "",
+    "Content-Length: 3\r\nContent-Length: 3",
+    "Content-Length: 3\r\nContent-Length: 0",
+    "Content-Length: 3\r\nTransfer-Encoding: chunked",
+    "Connection: close\r\nConnection: keep-alive",
+    "Expect: 100-continue\r\nContent-Length: 3",
+];
 
 /// A request line, mostly valid.
 fn request_line() -> impl Strategy<Value = String> {
     let method = select(vec!["GET", "HEAD", "PUT", "PUT", "POST", "CONNECT", "get"]);
     let target = prop_oneof![
-        8 => select(vec!["/discard", "/ignore", "/early", "/short", "/long", "/nothing"])
+        12 => select(vec!["/discard", "/ignore", "/early", "/short", "/long", "/nothing"])
             .prop_map(str::to_owned),
-        8 => "/v1/cache/[a-z0-9]{1,8}(\\?[a-z%=&]{0,5})?",
-        2 => "[!-~]{1,10}",
+        12 => "/v1/cache/[a-z0-9]{1,8}(\\?[a-z%=&]{0,5})?",
+        1 => "[!-~]{1,10}",
         1 => "/[!-~]{1,10}",
         1 => (2040_usize..2055).prop_map(|length| "/".repeat(length)),
     ];
     let version = prop_oneof![
-        12 => Just("HTTP/1.1"),
+        20 => Just("HTTP/1.1"),
         3 => Just("HTTP/1.0"),
         1 => select(vec!["HTTP/1.2", "HTTP/2.0", "HTTP/1.1 ", "http/1.1", ""]),
     ];
@@ -113,14 +139,14 @@ fn request_line() -> impl Strategy<Value = String> {
 /// A request with a body of the length that it announces, or nearly.
 fn request() -> impl Strategy<Value = Vec<u8>> {
     let lines = prop::collection::vec(harmless_line(), 0..5);
-    let doubtful = prop::option::weighted(0.1, doubtful_line());
+    let doubtful = prop::option::weighted(0.08, select(DOUBTFUL));
     let many = prop_oneof![20 => Just(0), 1 => 55_usize..70];
     let body = prop::option::of("[a-z\r\n]{0,100}");
     let waits = prop::bool::weighted(0.2);
-    let blank = prop::sample::select(vec!["", "", "", "\r\n", "\r\n\r\n"]);
+    let blank = prop_oneof![20 => Just(""), 5 => Just("\r\n"), 1 => Just("\r\n\r\n")];
     (request_line(), lines, doubtful, many, body, waits, blank).prop_map(
         |(first, mut lines, doubtful, many, body, waits, blank)| {
-            lines.extend(doubtful);
+            lines.extend(doubtful.map(str::to_owned));
             lines.extend(std::iter::repeat_n("A: b".to_owned(), many));
             lines.push("Host: localhost:8787".to_owned());
             if waits {
@@ -143,8 +169,8 @@ fn conversation() -> impl Strategy<Value = Vec<u8>> {
         prop::collection::vec(byte(), 0..3),
     );
     let changes = prop_oneof![
-        3 => Just(Vec::new()),
-        2 => prop::collection::vec(change, 1..3),
+        4 => Just(Vec::new()),
+        1 => prop::collection::vec(change, 1..3),
     ];
     let cut = prop::option::weighted(0.2, any::<Index>());
     (requests, changes, cut).prop_map(|(requests, changes, cut)| {
@@ -159,6 +185,49 @@ fn conversation() -> impl Strategy<Value = Vec<u8>> {
         }
         bytes
     })
+}
+
+/// How many whole requests a conversation begins with, and whether a broken rule ends it.
+fn look_at(bytes: &[u8]) -> (usize, bool) {
+    let (mut rest, mut count) = (bytes, 0);
+    loop {
+        match restated::read(rest) {
+            Reading::Incomplete => return (count, false),
+            Reading::Refused => return (count, true),
+            Reading::Head(head) => {
+                let length =
+                    usize::try_from(head.content_length.unwrap_or(0)).unwrap_or(usize::MAX);
+                let Some(later) = rest[head.end..].get(length..) else {
+                    return (count, false);
+                };
+                rest = later;
+                count += 1;
+            }
+        }
+    }
+}
+
+#[test]
+fn conversations_of_the_grammar_are_served_and_refused_alike() {
+    const SAMPLES: usize = 500;
+    let mut runner = TestRunner::deterministic();
+    let mut sample = || {
+        conversation()
+            .new_tree(&mut runner)
+            .expect("a conversation")
+            .current()
+    };
+    let looks: Vec<_> = (0..SAMPLES).map(|_| look_at(&sample())).collect();
+    let share = |is: fn(&(usize, bool)) -> bool| looks.iter().filter(|look| is(look)).count();
+    let (served, several, refused) = (
+        share(|(count, _)| *count > 0),
+        share(|(count, _)| *count > 1),
+        share(|(_, refused)| *refused),
+    );
+    println!(
+        "of {SAMPLES}: {served} begin with a request, {several} with two, {refused} are refused"
+    );
+    assert!(served > SAMPLES / 2 && several > SAMPLES / 4 && refused > SAMPLES / 4);
 }
 
 /// Any byte, and those often that mean something.
