@@ -97,7 +97,10 @@ impl Stopped {
             Some(1) => {
                 assert!(!trap.is_harmless(), "{place}");
                 let mut said = outcome.stderr.as_str();
-                if args == ["verify"] && trap.fault.name == READ_EIO.name {
+                if args == ["verify"]
+                    && trap.fault.name == READ_EIO.name
+                    && said.starts_with("a backup ")
+                {
                     // What cannot be read it takes for damage, and lists.
                     said = said
                         .trim_start_matches(|letter| letter != '\n')
