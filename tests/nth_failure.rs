@@ -13,7 +13,13 @@ mod support;
 
 #[path = "nth_failure/commands.rs"]
 mod commands;
+#[path = "nth_failure/life.rs"]
+mod life;
 #[path = "nth_failure/requests.rs"]
 mod requests;
+#[path = "nth_failure/stopped.rs"]
+mod stopped;
+#[path = "nth_failure/upkeep.rs"]
+mod upkeep;
 #[path = "nth_failure/watched.rs"]
 mod watched;

@@ -8,6 +8,7 @@
 //! (<https://sqlite.org/howtocorrupt.html>, 2.2), so a [`FileLock`] outlives every connection.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -94,7 +95,7 @@ pub(super) fn inspect(path: &Path) -> Result<Content, OpenError> {
 pub(super) fn inspect_still(path: &Path) -> Result<Content, OpenError> {
     match std::fs::metadata(path) {
         Ok(metadata) if !metadata.is_file() => return Err(OpenError::NotAFile(path.to_owned())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
             return Err(OpenError::Missing(path.to_owned()));
         }
         _ => {}
@@ -113,7 +114,7 @@ fn open(path: &Path, create: bool) -> Result<File, OpenError> {
                 mode,
             });
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !create => {
+        Err(error) if error.kind() == ErrorKind::NotFound && !create => {
             return Err(OpenError::Missing(path.to_owned()));
         }
         _ => {}
@@ -128,7 +129,7 @@ fn open(path: &Path, create: bool) -> Result<File, OpenError> {
                 hand_over(&file, path);
                 return Ok(file);
             }
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(fail(error)),
         }
     }
@@ -163,9 +164,7 @@ fn is_at(file: &File, path: &Path) -> bool {
 /// What the first bytes of an open file say.
 pub(super) fn content(file: &File, path: &Path) -> Result<Content, OpenError> {
     let mut header = [0; HEADER_BYTES];
-    let length_bytes = file
-        .read_at(&mut header, 0)
-        .map_err(|source| io("read", path, source))?;
+    let length_bytes = read_begin(file, &mut header).map_err(|source| io("read", path, source))?;
     let header = &header[..length_bytes];
     // Zeros are what power left that was lost while the first pages were on their way to the disk.
     let is_blank = header.iter().all(|&byte| byte == 0);
@@ -188,6 +187,20 @@ fn is_being_made(path: &Path) -> bool {
     let read = File::open(sibling(path, "-journal"))
         .and_then(|journal| journal.read_exact_at(&mut header, 0));
     read.is_ok() && header.starts_with(&JOURNAL_MARK) && field(&header, 16) == 0
+}
+
+/// Reads what there is of the first bytes, however often the system interrupts it; how much that is.
+fn read_begin(file: &File, into: &mut [u8]) -> std::io::Result<usize> {
+    let mut length_bytes = 0;
+    while length_bytes < into.len() {
+        match file.read_at(&mut into[length_bytes..], length_bytes as u64) {
+            Ok(0) => break,
+            Ok(count) => length_bytes += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(length_bytes)
 }
 
 /// How long the file should be by its header, in bytes; 0 where the header does not say.

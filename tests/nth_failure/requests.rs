@@ -2,7 +2,7 @@
 
 use crate::support::Random;
 use crate::support::fault::{
-    ALL, Fault, MAP_ENOMEM, MEMORY, OPEN_EIO, READ_EINTR, READ_EIO, STAT_EIO, Series, threads,
+    Fault, MAP_ENOMEM, MEMORY, OPEN_EIO, READ_EINTR, READ_EIO, STAT_EIO, Series, all, threads,
 };
 use crate::watched::Watched;
 
@@ -29,7 +29,7 @@ fn uploads(operation: &'static str, settings: &[&str], size: usize, usual: u64) 
         threads: threads::REQUEST,
         usual,
     };
-    series.run(&mut random, &ALL, |trap| watched.stores_in(trap, size));
+    series.run(&mut random, &all(), |trap| watched.stores_in(trap, size));
     watched.ends_well(settings);
 }
 

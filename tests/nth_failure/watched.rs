@@ -131,6 +131,19 @@ impl Watched {
         number
     }
 
+    /// The same for what may be evicted.
+    #[track_caller]
+    pub fn stores_and_forgets(&mut self, size: usize) -> u64 {
+        let number = self.stores(size);
+        self.stored.remove(&number);
+        number
+    }
+
+    /// What was stored until now may go.
+    pub fn forget(&mut self) {
+        self.stored.clear();
+    }
+
     pub fn put(&self, number: u64, size: usize) -> Answer {
         let mut client = self.server.client(&self.token);
         client.put(&number.to_string(), &noise(number, size))
@@ -193,7 +206,11 @@ impl Watched {
     /// A GET that must succeed.
     #[track_caller]
     pub fn serves(&self, number: u64, place: &str) {
-        let size = self.stored[&number];
+        self.serves_sized(number, self.stored[&number], place);
+    }
+
+    #[track_caller]
+    fn serves_sized(&self, number: u64, size: usize, place: &str) {
         let answer = self.get(number);
         let answer = answer.unwrap_or_else(|| panic!("{place}: the GET of {number} was cut"));
         assert!(
@@ -209,7 +226,8 @@ impl Watched {
         assert!(self.server.is_alive());
         assert!(!self.server.log().contains("panicked"));
         for _ in 0..50 {
-            self.stores(70_000);
+            let number = self.stores_and_forgets(70_000);
+            self.serves_sized(number, 70_000, "at the end");
         }
         self.all_is_served();
         let began = Instant::now();

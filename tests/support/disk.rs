@@ -42,6 +42,7 @@ pub struct SmallDisk {
     pub token: Token,
     disk: PathBuf,
     dir: Dir,
+    sets: String,
 }
 
 impl SmallDisk {
@@ -66,7 +67,50 @@ impl SmallDisk {
             token,
             disk: disk.into(),
             dir,
+            sets,
         }
+    }
+
+    /// A shell on that disk.
+    fn inside(&self, line: &str) -> Command {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let pid = self.server.pid().to_string();
+        let mut command = self.dir.command("nsenter");
+        command.env("PATH", path).env("cachesrv", BINARY);
+        command.args(["-t", &pid, "-m"]);
+        // Nobody can enter where he is.
+        let users = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/user")).ok();
+        if users("self") != users(&pid) {
+            command.args(["-U", "--preserve-credentials"]);
+        }
+        let disk = self.dir.join("disk");
+        command.args(["sh", "-ec", &format!("cd '{}'; {line}", disk.display())]);
+        command
+    }
+
+    /// Runs a command of cachesrv beside the server.
+    #[track_caller]
+    pub fn cli(&self, args: &[&str]) -> String {
+        let line = format!("exec \"$cachesrv\" {}", args.join(" "));
+        super::dir::run(&mut self.inside(&line)).done()
+    }
+
+    /// Stops the server, whatever is on the disk, and starts another one on it.
+    pub fn restart(&mut self) {
+        let line = format!(
+            "kill -TERM {}; while [ -d /proc/{0}/fd ] && ls -l /proc/{0}/exe >/dev/null 2>&1; do sleep 0.02; done
+             exec \"$cachesrv\" serve --listen 127.0.0.1:0{}",
+            self.server.pid(), self.sets
+        );
+        let next = Server::start_command(&mut self.inside(&line));
+        self.disk = format!(
+            "/proc/{}/root{}",
+            next.pid(),
+            self.dir.join("disk").display()
+        )
+        .into();
+        let ended = std::mem::replace(&mut self.server, next).wait();
+        assert_eq!(ended.code(), Some(0), "{}", ended.log);
     }
 
     /// Takes all that is left of the disk.
