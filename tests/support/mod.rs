@@ -15,10 +15,12 @@ pub mod evidence;
 pub mod fake;
 pub mod guess;
 pub mod load;
+pub mod pages;
 pub mod passed;
 pub mod preload;
 pub mod random;
 pub mod raw;
+pub mod rich;
 pub mod secure;
 pub mod server;
 
