@@ -1191,6 +1191,25 @@ fn a_damaged_artifact_is_found() {
     );
 }
 
+/// A database as the version before the last made it.
+fn of_version_2() -> Dir {
+    let dir = Dir::new();
+    let connection = rusqlite::Connection::open(dir.db()).expect("a database");
+    let begin = "PRAGMA page_size = 16384; PRAGMA auto_vacuum = INCREMENTAL;";
+    let marks = "PRAGMA application_id = 0x63737276; PRAGMA user_version = 2;";
+    for sql in [
+        begin,
+        include_str!("../migrations/0001_initial.sql"),
+        include_str!("../migrations/0002_isolation.sql"),
+        marks,
+    ] {
+        connection.execute_batch(sql).expect("a migration");
+    }
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(dir.db(), mode).expect("a mode");
+    dir
+}
+
 #[test]
 fn another_schema_is_found_and_left_as_it_is() {
     for (version, level, message) in [
@@ -1207,7 +1226,11 @@ fn another_schema_is_found_and_left_as_it_is() {
              untouched",
         ),
     ] {
-        let dir = with_token();
+        let dir = if version == 2 {
+            of_version_2()
+        } else {
+            with_token()
+        };
         dir.sqlite()
             .pragma_update(None, "user_version", version)
             .expect("a version");

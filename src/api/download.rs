@@ -122,9 +122,7 @@ impl Api {
             let buffer = self.store.download_buffer(kind, deadline)?;
             (self.store.reader(deadline)?, Chunk::Pooled(buffer))
         };
-        if artifact.chunk_count() > 0 {
-            reader.chunk(artifact, 0, chunk.bytes())?;
-        }
+        reader.chunk(artifact, 0, chunk.bytes())?;
         Ok(chunk)
     }
 

@@ -25,7 +25,7 @@ pub(super) fn run(resolution: &Resolution, args: &BackupArgs) -> anyhow::Result<
         replace: args.force,
         floor_bytes: config.eviction.min_free_disk_bytes,
     };
-    let mut admin = database::open(config)?;
+    let mut admin = database::open_to_copy(config)?;
     let stop = wish_to_stop()?;
     let mut progress = Progress::new();
     let made = admin.backup(&config.db, request, &stop, &mut |now| {

@@ -18,6 +18,11 @@ pub(super) fn open(config: &Config) -> anyhow::Result<Admin> {
     opened(Admin::open(&config.db))
 }
 
+/// Opens the database of the configuration, which must be there, for a backup of what can be read.
+pub(super) fn open_to_copy(config: &Config) -> anyhow::Result<Admin> {
+    opened(Admin::open_to_copy(&config.db))
+}
+
 /// Opens the database of the configuration, or makes it.
 pub(super) fn open_or_create(config: &Config) -> anyhow::Result<Admin> {
     opened(Admin::open_or_create(&config.db))
@@ -41,6 +46,13 @@ pub(super) fn opened<T>(opened: Result<T, OpenError>) -> anyhow::Result<T> {
         }
         OpenError::Empty(path) => with_db("cachesrv token create --write", path),
         OpenError::Corrupt { path, .. } => with_db("cachesrv verify", path),
+        // A copy has the schema of the migrations and entries only.
+        OpenError::Altered {
+            path,
+            is_readable: true,
+            ..
+        } => mend(path),
+        OpenError::Altered { path, .. } => with_db("cachesrv restore BACKUP.db --force", path),
         OpenError::OlderInUse(_) => {
             "stop the server, start this version of it, and repeat".to_owned()
         }
@@ -53,6 +65,14 @@ pub(super) fn opened<T>(opened: Result<T, OpenError>) -> anyhow::Result<T> {
         }
     };
     opened.hint(hint)
+}
+
+/// The commands that leave out what is not ours, with the server stopped.
+pub(super) fn mend(path: &Path) -> String {
+    let backup = with_db("cachesrv backup mended.db", path);
+    let restore = with_db("cachesrv restore mended.db --force", path);
+    // The first says with its exit code that it left something out, so no `&&`.
+    format!("{backup}; {restore}")
 }
 
 /// The same for a server, which can do with another database.

@@ -94,6 +94,7 @@ fn sentence(finding: &Finding) -> String {
             format!("the schema has another {object} than this version makes")
         }
         Finding::Foreign(object) => format!("the schema has a {object}, which is none of ours"),
+        Finding::Shape { what, .. } => format!("the file {what}"),
         Finding::Counter(text) => format!("a counter is wrong: {text}"),
         Finding::Damaged {
             scope: place,
@@ -115,6 +116,15 @@ fn is_of_artifact(finding: &Finding) -> bool {
     matches!(finding, Finding::Damaged { .. })
 }
 
+/// Whether no backup can be made of the database for it.
+fn is_of_table(finding: &Finding) -> bool {
+    match finding {
+        Finding::Missing(object) | Finding::Changed(object) => object.starts_with("table "),
+        Finding::Shape { is_readable, .. } => !is_readable,
+        _ => false,
+    }
+}
+
 /// A command that works; where it restores, with the server stopped.
 fn remedy(finding: &Finding, db: &Path) -> String {
     let Finding::Damaged {
@@ -122,10 +132,11 @@ fn remedy(finding: &Finding, db: &Path) -> String {
     } = finding
     else {
         // A copy has the schema of the migrations, counters by counting, and only what is sound.
-        let backup = shell::with_db("cachesrv backup mended.db", db);
-        let restore = shell::with_db("cachesrv restore mended.db --force", db);
-        // The first says with its exit code that it left something out, so no `&&`.
-        return format!("{backup}; {restore}");
+        return if is_of_table(finding) {
+            shell::with_db("cachesrv restore BACKUP.db --force", db)
+        } else {
+            database::mend(db)
+        };
     };
     let at = match (place.kind, &place.name) {
         (ScopeKind::Isolated, Some(name)) => format!("--scope {name}"),
@@ -200,7 +211,7 @@ pub(super) fn found(findings: &[Finding], db: &Path) -> Vec<Found> {
 
 fn kind(finding: &Finding) -> &'static str {
     match finding {
-        Finding::File(_) => "file",
+        Finding::File(_) | Finding::Shape { .. } => "file",
         Finding::Reference(..) => "reference",
         Finding::Missing(_) | Finding::Changed(_) | Finding::Foreign(_) => "schema",
         Finding::Counter(_) => "counter",

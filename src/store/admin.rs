@@ -13,7 +13,7 @@ use super::file::{self, Content, FileLock};
 use super::model::{NewToken, TokenRecord, Workspace, WorkspaceId};
 use super::name::Name;
 use super::purge::{self, Purge, PurgeProgress, Purged};
-use super::{schema, tokens, workspaces};
+use super::{schema, shape, tokens, workspaces};
 
 /// Commands read little and must not lose what they said they did.
 const PROFILE: Profile = Profile {
@@ -107,7 +107,26 @@ impl Admin {
                 known: schema::VERSION,
             });
         }
-        Ok((found == schema::VERSION).then_some(admin))
+        if found < schema::VERSION {
+            return Ok(None);
+        }
+        shape::check(&admin.connection, path, found)?;
+        Ok(Some(admin))
+    }
+
+    /// Opens the database at `path`, which must be there, for a backup: one whose tables are ours although other
+    /// things are not, too. Such a one is only read, for it may hold triggers of others.
+    pub fn open_to_copy(path: &Path) -> Result<Self, OpenError> {
+        match Self::open(path) {
+            Err(OpenError::Altered {
+                is_readable: true, ..
+            }) => {}
+            opened => return opened,
+        }
+        let admin = Self::connect_raw(path)?;
+        let read_only = admin.connection.pragma_update(None, "query_only", true);
+        read_only.map_err(|error| schema::open_error(path, error))?;
+        Ok(admin)
     }
 
     /// Opens it whatever its schema is.

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::error::StoreError;
 use super::model::{Artifact, Condemned, NewArtifact, Scope, ScopeKind};
-use super::scopes;
+use super::{chunks, scopes};
 
 /// The artifact stored under `hash` in `scope`.
 pub(super) fn find(
@@ -12,24 +12,44 @@ pub(super) fn find(
     scope: &Scope,
     hash: &str,
 ) -> Result<Option<Artifact>, StoreError> {
-    let found = match scope {
-        Scope::Trusted(id) => connection
-            .prepare_cached(
-                "SELECT id, size_bytes, created_at_ms, read_at_ms FROM artifacts
-                 WHERE scope_id = ?1 AND hash = ?2 AND state = 'stored'",
-            )?
-            .query_row(params![id.0, hash], |row| from_row(row, scope.kind())),
-        Scope::Isolated(workspace, name) => connection
-            .prepare_cached(
-                "SELECT artifacts.id, size_bytes, artifacts.created_at_ms, read_at_ms
-                 FROM scopes JOIN artifacts ON scope_id = scopes.id
-                 WHERE workspace_id = ?1 AND name = ?2 AND hash = ?3 AND state = 'stored'",
-            )?
-            .query_row(params![workspace.0, name.as_str(), hash], |row| {
-                from_row(row, scope.kind())
-            }),
+    let scope_id = match scope {
+        Scope::Trusted(id) => *id,
+        Scope::Isolated(workspace, name) => {
+            match scopes::find_isolated(connection, *workspace, name)? {
+                Some(id) => id,
+                None => return Ok(None),
+            }
+        }
     };
+    let found = connection
+        .prepare_cached(FIND)?
+        .query_row(params![scope_id.0, hash], |row| {
+            agrees(row, 4, "artifacts_by_key")?;
+            from_row(row, scope.kind())
+        });
     Ok(found.optional()?)
+}
+
+/// The key is in the index and in the row. SQLite believes the index, where one flipped bit leads to another row:
+/// to another entry, perhaps of another scope. So both are asked, and must agree.
+pub(super) const FIND: &str =
+    "SELECT entry.id, entry.size_bytes, entry.created_at_ms, entry.read_at_ms,
+           entry.scope_id = ?1 AND entry.hash = ?2 AND entry.state = 'stored'
+    FROM artifacts AS key INDEXED BY artifacts_by_key
+    CROSS JOIN artifacts AS entry NOT INDEXED ON entry.id = key.id
+    WHERE key.scope_id = ?1 AND key.hash = ?2 AND key.state = 'stored'";
+
+/// Refuses a row to which an index leads that says otherwise; the value at `at` is whether they agree.
+pub(super) fn agrees(row: &Row<'_>, at: usize, index: &str) -> rusqlite::Result<()> {
+    if row.get(at)? {
+        return Ok(());
+    }
+    Err(rusqlite::Error::SqliteFailure(
+        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT_INDEX),
+        Some(format!(
+            "the index {index} leads to a row that says otherwise"
+        )),
+    ))
 }
 
 /// Whether an entry is in the way of `new`: in its own scope, or in the other one that counts for it.
@@ -44,10 +64,14 @@ pub(super) fn is_taken(connection: &Connection, new: &NewArtifact) -> Result<boo
 
 /// `kind` is known from the look-up, or does not matter.
 pub(super) fn from_row(row: &Row<'_>, kind: ScopeKind) -> rusqlite::Result<Artifact> {
+    let size_bytes: i64 = row.get(1)?;
+    if !(0..=chunks::ARTIFACT_BYTES_MAX as i64).contains(&size_bytes) {
+        return Err(rusqlite::Error::IntegralValueOutOfRange(1, size_bytes));
+    }
     Ok(Artifact {
         id: row.get(0)?,
         kind,
-        size_bytes: row.get::<_, i64>(1)? as u64,
+        size_bytes: size_bytes as u64,
         created_at_ms: row.get(2)?,
         read_at_ms: row.get(3)?,
     })
@@ -218,12 +242,20 @@ pub(super) fn condemned_bytes(
             continue;
         }
         found += 1;
-        size_bytes += row.get::<_, i64>(1)? as u64;
+        size_bytes = u64::saturating_add(size_bytes, row.get::<_, i64>(1)? as u64);
         if found == rows_max {
             return Ok(None);
         }
     }
     Ok(Some(size_bytes))
+}
+
+/// Whether an artifact is condemned, by its row: the index that found it may be wrong.
+pub(super) fn is_condemned(connection: &Connection, id: i64) -> Result<bool, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT 1 FROM artifacts NOT INDEXED WHERE id = ?1 AND state = 'condemned'",
+    )?;
+    Ok(statement.exists([id])?)
 }
 
 /// Deletes the row of a condemned artifact that has no chunks any more.

@@ -156,6 +156,9 @@ impl Walk {
             return Ok(None);
         }
         let rows = self.rows(connection)?;
+        if rows.iter().any(|(met, _)| met.id <= self.after_id) {
+            return Err(StoreError::out_of_order());
+        }
         self.after_id = match rows.last() {
             Some((last, _)) if rows.len() == PAGE_ROWS => last.id,
             _ => self.until_id,
@@ -283,7 +286,7 @@ fn held_by_scope(connection: &Connection) -> Result<BTreeMap<i64, Held>, StoreEr
         for met in page {
             let held = held.entry(met.scope.0).or_default();
             held.entries += 1;
-            held.size_bytes += met.size_bytes;
+            held.size_bytes = held.size_bytes.saturating_add(met.size_bytes);
             held.last_write_at_ms = held.last_write_at_ms.max(Some(met.created_at_ms));
         }
     }

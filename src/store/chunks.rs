@@ -35,7 +35,8 @@ fn id(artifact_id: i64, sequence: u32) -> i64 {
 
 /// How many chunks an artifact of this size has.
 pub(super) fn count(size_bytes: u64) -> u32 {
-    size_bytes.div_ceil(CHUNK_BYTES as u64) as u32
+    // A length that no artifact has is of a damaged row.
+    u32::try_from(size_bytes.div_ceil(CHUNK_BYTES as u64)).unwrap_or(u32::MAX)
 }
 
 /// How long the chunk at `sequence` of an artifact of this size is, in bytes.
@@ -162,6 +163,21 @@ pub(super) fn any_from(
     Ok(statement.exists([first, id(artifact_id + 1, 0)])?)
 }
 
+/// Refuses an artifact that goes on where it should end.
+pub(super) fn check_end(
+    connection: &Connection,
+    artifact_id: i64,
+    sequence: u32,
+) -> Result<(), StoreError> {
+    if any_from(connection, artifact_id, sequence)? {
+        return Err(StoreError::Damaged {
+            artifact_id,
+            sequence,
+        });
+    }
+    Ok(())
+}
+
 /// Deletes all chunks of an artifact, of a file that nobody else uses.
 pub(super) fn delete_all(connection: &Connection, artifact_id: i64) -> Result<(), StoreError> {
     connection
@@ -177,7 +193,10 @@ pub(super) fn next_artifact(
 ) -> Result<Option<i64>, StoreError> {
     let mut statement = connection.prepare_cached("SELECT min(id) FROM chunks WHERE id >= ?1")?;
     let chunk: Option<i64> = statement.query_row([id(artifact_id, 0)], |row| row.get(0))?;
-    Ok(chunk.map(|chunk| chunk >> SEQUENCE_BITS))
+    match chunk.map(|chunk| chunk >> SEQUENCE_BITS) {
+        Some(found) if found < artifact_id => Err(StoreError::out_of_order()),
+        found => Ok(found),
+    }
 }
 
 /// Deletes chunks of an artifact, the first `chunks_max` at the most.
@@ -193,6 +212,9 @@ pub(super) fn delete_some(
             is_all: true,
         });
     };
+    if lowest < id(artifact_id, 0) {
+        return Err(StoreError::out_of_order());
+    }
     let stop = end.min(lowest + chunks_max as i64);
     let chunks = connection
         .prepare_cached("DELETE FROM chunks WHERE id >= ?1 AND id < ?2")?

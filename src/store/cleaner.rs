@@ -163,6 +163,11 @@ pub(super) fn clean(
 
 /// Frees an artifact, or so many of its chunks; how many went.
 fn free(connection: &Connection, id: i64, chunks_max: usize) -> Result<usize, StoreError> {
+    if !artifacts::is_condemned(connection, id)? {
+        return Err(StoreError::malformed(
+            "the index artifacts_to_clean_up leads to an artifact that is not condemned",
+        ));
+    }
     let deleted = chunks::delete_some(connection, id, chunks_max)?;
     if deleted.is_all {
         artifacts::delete(connection, id)?;

@@ -188,3 +188,51 @@ pub(super) fn set_synchronous(
     };
     connection.pragma_update(None, "synchronous", word)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By effect, for each role: what a schema wants to run does not run, and what is SQLite's own is not written.
+    #[test]
+    fn a_schema_gets_no_code_to_run_and_cannot_be_written_behind_our_back() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("x.db");
+        let hostile = "CREATE VIRTUAL TABLE f USING fts5(x); CREATE VIEW v AS SELECT * FROM f; CREATE TABLE t (x);
+            CREATE TRIGGER r AFTER INSERT ON t BEGIN SELECT fts3_tokenizer('simple'); END;
+            CREATE VIEW l AS SELECT load_extension('x'); CREATE VIEW d AS SELECT * FROM dbstat";
+        let careless = Connection::open(&path).expect("a database");
+        careless.execute_batch(hostile).expect("a schema");
+        let reads = |connection: &Connection, sql: &str| -> rusqlite::Result<()> {
+            let mut statement = connection.prepare(sql)?;
+            let mut rows = statement.query([])?;
+            while rows.next()?.is_some() {}
+            Ok(())
+        };
+        reads(&careless, "SELECT * FROM v").expect("SQLite trusts a schema by default");
+        careless
+            .execute_batch("PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = sql; INSERT INTO f_data VALUES (77, x'00')")
+            .expect("and lets it be written");
+        drop(careless);
+        let profile = Profile {
+            synchronous: Synchronous::Normal,
+            mmap: true,
+        };
+        for role in [Role::Writer, Role::Reader, Role::Admin] {
+            let connection = open(&path, role, profile).expect("a connection");
+            for sql in ["SELECT * FROM v", "SELECT * FROM l", "SELECT * FROM d"] {
+                let error = reads(&connection, sql).expect_err(sql).to_string();
+                assert!(error.contains("unsafe use of"), "{role:?}: {sql}: {error}");
+            }
+            let written = connection.execute_batch("PRAGMA writable_schema = ON");
+            assert_eq!(written, Ok(()), "it says nothing");
+            for sql in [
+                "UPDATE sqlite_schema SET sql = sql",
+                "INSERT INTO f_data VALUES (78, x'00')",
+                "INSERT INTO t VALUES (1)",
+            ] {
+                assert!(connection.execute_batch(sql).is_err(), "{role:?}: {sql}");
+            }
+        }
+    }
+}

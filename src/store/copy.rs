@@ -15,9 +15,10 @@ use super::beside::PlaceError;
 use super::catalog::{self, ScopeRecord};
 use super::connection;
 use super::error::StoreError;
-use super::facts::{self, Counted, Object};
+use super::facts::{self, Counted};
 use super::model::{ScopeId, ScopeKind};
 use super::schema::APPLICATION_ID;
+use super::shape::{self, Object};
 use super::survey::{self, Flaw, Read, Row, Survey, Visitor};
 use super::{chunks, survey::snapshot};
 
@@ -47,7 +48,9 @@ pub(super) struct Copy {
 impl Copy {
     /// Begins a copy in the empty file at `path`.
     pub fn create(source: &Connection, path: &Path) -> Result<Self, BackupError> {
-        let schema = facts::expected_schema(VERSION)?;
+        let mut schema = shape::expected(VERSION)?;
+        // SQLite makes these again.
+        schema.retain(|object| !object.is_of_sqlite());
         let written = |error: rusqlite::Error| PlaceError::written(path, error.into());
         let connection = connection::open_copy(path).map_err(written)?;
         let mut copy = Self {
@@ -394,5 +397,13 @@ fn entries(
     let rows = statement.query_map((after_id, until_id, PAGE_ROWS as i64), |row| {
         Ok((row.get(0)?, row.get(1)?))
     })?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    let found = rows.collect::<rusqlite::Result<Vec<(i64, i64)>>>()?;
+    let ids = || found.iter().map(|(id, _)| *id);
+    if !std::iter::once(after_id)
+        .chain(ids())
+        .is_sorted_by(|a, b| a < b)
+    {
+        return Err(StoreError::out_of_order());
+    }
+    Ok(found)
 }

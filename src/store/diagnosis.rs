@@ -11,7 +11,7 @@ use super::admin::Admin;
 use super::error::{OpenError, StoreError};
 use super::file::{self, Content};
 use super::model::ScopeKind;
-use super::{artifacts, chunks, schema};
+use super::{artifacts, chunks, schema, shape};
 
 /// What an entry takes beside its bytes: its row, its keys, and what is left of its last page.
 const ENTRY_BYTES: u64 = 512;
@@ -133,6 +133,9 @@ impl Admin {
         let admin = Self::connect_raw(path)?;
         // The header may be older than the log.
         let found = schema::version(&admin.connection).map_err(|e| schema::open_error(path, e))?;
+        if (1..=schema::VERSION).contains(&found) {
+            shape::check(&admin.connection, path, found)?;
+        }
         match found {
             schema::VERSION => Ok(AsItIs::Ready(Box::new(admin))),
             0..schema::VERSION => Ok(AsItIs::Older(found)),
@@ -151,7 +154,8 @@ impl Admin {
             let (entries, bytes) = statement.query_row([], |row| {
                 Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64))
             })?;
-            Ok((entries, bytes.saturating_add(entries * ENTRY_BYTES)))
+            let rows_bytes = entries.saturating_mul(ENTRY_BYTES);
+            Ok((entries, bytes.saturating_add(rows_bytes)))
         };
         let (trusted, trusted_bytes) =
             sum("SELECT ifnull(sum(entries), 0), ifnull(sum(size_bytes), 0) FROM trusted_usage")?;
@@ -160,7 +164,7 @@ impl Admin {
         Ok(StoredSums {
             trusted_bytes,
             isolated_bytes,
-            entries: trusted + isolated,
+            entries: trusted.saturating_add(isolated),
         })
     }
 

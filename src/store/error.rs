@@ -48,6 +48,20 @@ impl StoreError {
         }
     }
 
+    /// What the file says contradicts itself, and SQLite did not notice.
+    pub(super) fn malformed(what: &str) -> Self {
+        Self::Sqlite {
+            code: rusqlite::ffi::SQLITE_CORRUPT,
+            message: what.to_owned(),
+        }
+    }
+
+    /// Rows came in another order than that of their ids, in which they were asked for. Whoever goes on behind the
+    /// last one would go in circles.
+    pub(super) fn out_of_order() -> Self {
+        Self::malformed("rows are not in the order of their ids")
+    }
+
     /// Whether it is what is in the file that cannot be read: malformed pages, a table that is not there, a
     /// value of a wrong kind. All that is left are the disk and the moment.
     pub(super) fn is_fault_of_the_file(&self) -> bool {
@@ -140,6 +154,16 @@ pub enum OpenError {
         path: PathBuf,
         /// SQLite's text.
         message: String,
+    },
+    /// Its schema is not the one that the migrations make, or what holds for the whole file is another.
+    #[error("the database '{path}' is not as cachesrv makes it: it {what}")]
+    Altered {
+        /// The database.
+        path: PathBuf,
+        /// The first difference, after "it ".
+        what: String,
+        /// A backup can read it: the tables are ours.
+        is_readable: bool,
     },
     /// Anything else that SQLite reports while opening.
     #[error("cannot open the database '{path}': {source}")]

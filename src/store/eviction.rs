@@ -94,7 +94,7 @@ impl Evicted {
         let mut total = Sum::default();
         for (_, _, sum) in self.sums() {
             total.artifacts += sum.artifacts;
-            total.size_bytes += sum.size_bytes;
+            total.size_bytes = total.size_bytes.saturating_add(sum.size_bytes);
         }
         total
     }
@@ -109,7 +109,7 @@ impl Evicted {
     fn count(&mut self, kind: ScopeKind, reason: Reason, more: Sum) {
         let sum = &mut self.0[kind as usize][reason as usize];
         sum.artifacts += more.artifacts;
-        sum.size_bytes += more.size_bytes;
+        sum.size_bytes = sum.size_bytes.saturating_add(more.size_bytes);
     }
 }
 
@@ -177,7 +177,9 @@ pub struct Used {
 impl Used {
     /// What counts against the budget.
     pub fn bytes(&self) -> u64 {
-        self.sum.size_bytes + self.sum.artifacts * ENTRY_BYTES
+        // A counter may be damaged.
+        let rows_bytes = self.sum.artifacts.saturating_mul(ENTRY_BYTES);
+        self.sum.size_bytes.saturating_add(rows_bytes)
     }
 }
 
@@ -216,8 +218,9 @@ fn lack_bytes(
         return Ok(0);
     };
     let lack_bytes = disk.lack_bytes(file, condemned_bytes);
-    let all_bytes = used(connection, ScopeKind::Trusted)?.sum.size_bytes
-        + used(connection, ScopeKind::Isolated)?.sum.size_bytes;
+    let trusted_bytes = used(connection, ScopeKind::Trusted)?.sum.size_bytes;
+    let isolated_bytes = used(connection, ScopeKind::Isolated)?.sum.size_bytes;
+    let all_bytes = trusted_bytes.saturating_add(isolated_bytes);
     Ok(if lack_bytes <= all_bytes {
         lack_bytes
     } else {
@@ -288,7 +291,7 @@ impl Course {
             let Some(reason) = self.reason(read_at_ms, *used_bytes) else {
                 break;
             };
-            *used_bytes = used_bytes.saturating_sub(size_bytes + ENTRY_BYTES);
+            *used_bytes = used_bytes.saturating_sub(size_bytes.saturating_add(ENTRY_BYTES));
             self.disk_bytes = self.disk_bytes.saturating_sub(size_bytes);
             self.after = (read_at_ms, id);
             leaving.push(Leaving {

@@ -1,5 +1,5 @@
-//! What must be true of every database of ours, whatever happened to it: the objects of its schema, and the
-//! counters that triggers keep. A backup makes it so in the copy, `verify` compares.
+//! What must be true of every database of ours, whatever happened to it: the counters that triggers keep. A backup
+//! makes it so in the copy, `verify` compares.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,42 +7,7 @@ use std::fmt;
 use rusqlite::{Connection, params};
 
 use super::error::StoreError;
-use super::schema;
 use super::survey::Read;
-
-/// Something that the schema consists of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Object {
-    /// `table`, `index` or `trigger`.
-    pub kind: String,
-    pub name: String,
-    /// What makes it.
-    pub sql: String,
-}
-
-/// The objects of a schema version as the migrations make them, in their order.
-pub(super) fn expected_schema(version: u32) -> Result<Vec<Object>, StoreError> {
-    let mut connection = Connection::open_in_memory()?;
-    schema::migrate_in_memory(&mut connection, version)?;
-    objects(&connection)
-}
-
-/// The objects of a database's schema.
-pub(super) fn objects(connection: &Connection) -> Result<Vec<Object>, StoreError> {
-    // What SQLite makes by itself has a name or a definition that says so.
-    let mut statement = connection.prepare(
-        "SELECT type, name, sql FROM sqlite_schema
-         WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid",
-    )?;
-    let rows = statement.query_map([], |row| {
-        Ok(Object {
-            kind: row.get(0)?,
-            name: row.get(1)?,
-            sql: row.get(2)?,
-        })
-    })?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
 
 /// The names of a table's columns, in their order.
 pub(super) fn columns(connection: &Connection, table: &str) -> Result<Vec<String>, StoreError> {
@@ -116,7 +81,8 @@ impl Counted {
         while let Some(row) = rows.next()? {
             let of_scope = held.entry(row.get(0)?).or_default();
             of_scope.entries += 1;
-            of_scope.size_bytes += row.get::<_, i64>(1)?;
+            // Of a damaged row it may be anything.
+            of_scope.size_bytes = of_scope.size_bytes.saturating_add(row.get(1)?);
         }
         let mut statement = connection.prepare("SELECT id FROM workspaces")?;
         let mut rows = statement.query([])?;
@@ -138,7 +104,7 @@ impl Counted {
             let (scopes, total) = counted.totals.entry(workspace).or_default();
             *scopes += i64::from(held.entries > 0);
             total.entries += held.entries;
-            total.size_bytes += held.size_bytes;
+            total.size_bytes = total.size_bytes.saturating_add(held.size_bytes);
         }
         Ok(counted)
     }
@@ -148,7 +114,7 @@ impl Counted {
         let mut wrong = Vec::new();
         for (table, key, scopes, facts) in self.tables() {
             if columns(connection, table)?.is_empty() {
-                // An older version has no such table, and `objects` tells where it should be.
+                // An older version has no such table, and `shape` tells where it should be.
                 continue;
             }
             let mut statement = connection.prepare(&format!(
@@ -218,7 +184,8 @@ impl Counted {
         let mut stored = Read::default();
         for (_, held) in self.trusted.values().chain(self.isolated.values()) {
             stored.entries += held.entries as u64;
-            stored.size_bytes += held.size_bytes as u64;
+            let size_bytes = u64::try_from(held.size_bytes).unwrap_or(0);
+            stored.size_bytes = stored.size_bytes.saturating_add(size_bytes);
         }
         stored
     }

@@ -36,6 +36,7 @@ mod reading;
 mod restore;
 mod schema;
 mod scopes;
+mod shape;
 mod shrink;
 mod space;
 mod steady;

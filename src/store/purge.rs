@@ -74,7 +74,7 @@ impl Purged {
         let mut total = Sum::default();
         for (_, sum) in &self.scopes {
             total.artifacts += sum.artifacts;
-            total.size_bytes += sum.size_bytes;
+            total.size_bytes = total.size_bytes.saturating_add(sum.size_bytes);
         }
         total
     }
@@ -214,7 +214,7 @@ impl Tally {
         for met in gone {
             let sum = self.sums.entry(met.scope).or_default();
             sum.artifacts += 1;
-            sum.size_bytes += met.size_bytes;
+            sum.size_bytes = sum.size_bytes.saturating_add(met.size_bytes);
         }
         self.progress.artifacts += gone.len() as u64;
     }

@@ -140,8 +140,12 @@ impl Quotas {
         let key = (workspace, name.clone());
         let mut promised = self.lock();
         let of = |bytes: Option<&u64>| bytes.copied().unwrap_or_default();
-        load.scope_bytes += of(promised.scopes.get(&key));
-        load.workspace_bytes += of(promised.workspaces.get(&workspace));
+        // The counters may be damaged.
+        load.scope_bytes = load
+            .scope_bytes
+            .saturating_add(of(promised.scopes.get(&key)));
+        let promised_bytes = of(promised.workspaces.get(&workspace));
+        load.workspace_bytes = load.workspace_bytes.saturating_add(promised_bytes);
         if let Some(quota) = self.limits.exceeded_by(&load, size_bytes) {
             return Ok(Err(quota));
         }

@@ -10,6 +10,7 @@ use r2d2::PooledConnection;
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::Connection;
 
+use super::chunks::CHUNK_BYTES;
 use super::error::StoreError;
 use super::model::{Artifact, Scope, TokenRecord};
 use super::timing::{self, Timing};
@@ -59,7 +60,8 @@ impl Reader {
         Ok(None)
     }
 
-    /// Copies a chunk of `artifact` into the beginning of `into` and returns that part of it, verified.
+    /// Copies a chunk of `artifact` into the beginning of `into` and returns that part of it, verified. The first one
+    /// of an empty artifact is empty.
     pub fn chunk<'b>(
         &self,
         artifact: &Artifact,
@@ -67,7 +69,15 @@ impl Reader {
         into: &'b mut [u8],
     ) -> Result<&'b [u8], StoreError> {
         let into = &mut into[..artifact.chunk_bytes(sequence)];
-        chunks::read(&self.connection, artifact.id, sequence, into)?;
+        if artifact.size_bytes > 0 {
+            chunks::read(&self.connection, artifact.id, sequence, into)?;
+        }
+        // A length that is damaged shows in the length of the last chunk, unless that is whole, or there is none.
+        let is_last = sequence + 1 >= artifact.chunk_count();
+        let is_border = is_last && artifact.size_bytes.is_multiple_of(CHUNK_BYTES as u64);
+        if is_border {
+            chunks::check_end(&self.connection, artifact.id, artifact.chunk_count())?;
+        }
         Ok(into)
     }
 }

@@ -26,7 +26,7 @@ use super::connection::{self, Profile, Role, Synchronous};
 use super::error::{OpenError, StoreError};
 use super::file::{self, FileLock, sibling};
 use super::verify::{Verdict, Verifier, VerifyError, VerifyProgress};
-use super::{facts, now_ms, schema};
+use super::{facts, now_ms, schema, shape};
 
 /// What is copied between two looks at the wish to stop.
 const PIECE_BYTES: usize = 1024 * 1024;
@@ -275,10 +275,11 @@ impl Restore {
             VerifyError::Interrupted => RestoreError::Interrupted,
         })?;
         let (before, known) = self.tokens_before();
-        // Of a backup that is damaged all over there may be no tokens to be read, and it is not restored.
-        let tokens = match tokens(verifier.connection()) {
-            Err(error) if verdict.is_ok() => return Err(self.unchecked(error)),
-            tokens => tokens.unwrap_or_default(),
+        // What is not restored brings no token back, and its tables may be anything.
+        let tokens = if verdict.is_ok() {
+            tokens(verifier.connection()).map_err(|error| self.unchecked(error))?
+        } else {
+            Vec::new()
         };
         Ok(Restored {
             revived: revived(tokens, &known),
@@ -298,16 +299,26 @@ impl Restore {
         if is_empty {
             return (Before::Nothing, HashMap::new());
         }
-        let read = self.open_target().map_err(StoreError::from);
-        match read.and_then(|connection| tokens(&connection)) {
-            Ok(tokens) => {
+        match self.tokens_of_target() {
+            Ok(Some(tokens)) => {
                 let by_id = tokens
                     .into_iter()
                     .map(|token| (token.public_id.clone(), token));
                 (Before::Known, by_id.collect())
             }
-            Err(_) => (Before::Unreadable, HashMap::new()),
+            Ok(None) | Err(_) => (Before::Unreadable, HashMap::new()),
         }
+    }
+
+    /// Only from tables that are ours: others may say anything, and take any time to say it.
+    fn tokens_of_target(&self) -> Result<Option<Vec<Token>>, StoreError> {
+        let connection = self.open_target()?;
+        let version = schema::version(&connection)?;
+        let differences = shape::differences(&connection, version.min(schema::VERSION))?;
+        if !shape::spare_tables(&differences) {
+            return Ok(None);
+        }
+        tokens(&connection).map(Some)
     }
 
     fn open_target(&self) -> rusqlite::Result<Connection> {

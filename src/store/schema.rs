@@ -6,6 +6,7 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use super::connection::PAGE_SIZE_BYTES;
 use super::error::{OpenError, StoreError};
+use super::shape;
 
 /// Marks a SQLite file as ours: "csrv" in ASCII (<https://sqlite.org/pragma.html#pragma_application_id>).
 pub(super) const APPLICATION_ID: u32 = 0x6373_7276;
@@ -43,6 +44,12 @@ pub(super) fn migrate_to(
             known: VERSION,
         });
     }
+    if version > 0 {
+        shape::check(connection, path, version)?;
+    } else if !is_blank(connection).map_err(fail)? {
+        // Marked as ours, without a version, and not empty: of nobody that we know.
+        return Err(OpenError::NotOurs(path.to_owned()));
+    }
     let mmap_size_bytes = unmap(connection).map_err(fail)?;
     for migration in &MIGRATIONS[version as usize..target.max(version) as usize] {
         version += 1;
@@ -62,6 +69,12 @@ pub(super) fn migrate_in_memory(connection: &mut Connection, target: u32) -> rus
         apply(connection, migration, version)?;
     }
     Ok(())
+}
+
+/// Whether nothing was ever made in a database.
+fn is_blank(connection: &Connection) -> rusqlite::Result<bool> {
+    let mut any = connection.prepare("SELECT 1 FROM sqlite_schema")?;
+    Ok(!any.exists([])?)
 }
 
 /// The schema version of an open database, its log included.

@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::artifacts;
 use super::error::StoreError;
 use super::model::{Scope, ScopeId, WorkspaceId};
 use super::name::Name;
@@ -43,11 +44,21 @@ pub(super) fn find_isolated(
     name: &Name,
 ) -> Result<Option<ScopeId>, StoreError> {
     let id = connection
-        .prepare_cached("SELECT id FROM scopes WHERE workspace_id = ?1 AND name = ?2")?
-        .query_row(params![workspace.0, name.as_str()], |row| row.get(0))
+        .prepare_cached(FIND_ISOLATED)?
+        .query_row(params![workspace.0, name.as_str()], |row| {
+            artifacts::agrees(row, 1, "of scopes")?;
+            row.get(0)
+        })
         .optional()?;
     Ok(id.map(ScopeId))
 }
+
+/// By the index and by the row, as [`artifacts::FIND`]: of another scope everything would be found.
+pub(super) const FIND_ISOLATED: &str =
+    "SELECT place.id, place.workspace_id = ?1 AND place.name = ?2 AND place.kind = 'isolated'
+     FROM scopes AS key INDEXED BY sqlite_autoindex_scopes_1
+     CROSS JOIN scopes AS place NOT INDEXED ON place.id = key.id
+     WHERE key.workspace_id = ?1 AND key.name = ?2";
 
 fn create_isolated(
     connection: &Connection,

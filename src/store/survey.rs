@@ -137,7 +137,7 @@ impl Survey {
         let end_bytes = self.done.size_bytes + bytes_max;
         loop {
             if let Some((row, 0)) = &self.current
-                && self.done.size_bytes + row.size_bytes > end_bytes
+                && self.done.size_bytes.saturating_add(row.size_bytes) > end_bytes
             {
                 return Ok(false);
             }
@@ -186,7 +186,11 @@ impl Survey {
             find(source, id - 1, id)?
         } else {
             let found = find(source, self.after_id, self.until_id)?;
-            self.after_id = found.as_ref().map_or(self.until_id, |(row, _)| row.id);
+            let next_id = found.as_ref().map_or(self.until_id, |(row, _)| row.id);
+            if next_id <= self.after_id && found.is_some() {
+                return Err(StoreError::out_of_order());
+            }
+            self.after_id = next_id;
             if found.is_none() {
                 return Ok(false);
             }

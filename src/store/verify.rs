@@ -19,9 +19,10 @@ use super::backup::stored_bytes;
 use super::catalog::{self, ScopeRecord};
 use super::connection::{self, PAGE_SIZE_BYTES, Profile, Role, Synchronous};
 use super::error::{OpenError, StoreError};
-use super::facts::{self, Counted};
+use super::facts::Counted;
 use super::file::{self, Content, log_path, sibling};
 use super::model::ScopeId;
+use super::shape::{self, Difference};
 use super::survey::{self, Flaw, Read, Row, Survey, Visitor, snapshot};
 use super::{chunks, schema};
 
@@ -56,6 +57,13 @@ pub enum Finding {
     Changed(String),
     /// This one is not of ours.
     Foreign(String),
+    /// Something that holds for the whole file is not as it was made.
+    Shape {
+        /// In words after "the file".
+        what: String,
+        /// A backup can read what is stored.
+        is_readable: bool,
+    },
     /// A counter says something else than the entries do.
     Counter(String),
     /// The bytes of an entry are not what was stored.
@@ -146,6 +154,10 @@ impl Verifier {
             synchronous: Synchronous::Normal,
             mmap: false,
         };
+        if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+            // To open a pipe would be to wait for whoever reads it.
+            return Err(OpenError::NotAFile(path.to_owned()));
+        }
         let is_writable = OpenOptions::new().append(true).open(path).is_ok();
         if !is_writable && !log_path(path).exists() {
             // A backup on a disk that cannot be written, or of somebody else.
@@ -209,12 +221,17 @@ impl Verifier {
             ..Verdict::default()
         };
         watch(VerifyProgress::File);
+        let mut are_ours = true;
+        let checked = self.check_schema(&mut verdict).map(|ours| are_ours = ours);
+        tolerate(checked.map_err(Into::into), &mut verdict)?;
+        if !are_ours {
+            // They may say anything, and take any time to say it.
+            return Ok(verdict);
+        }
         let checked = self.check_file(is_quick, stop, &mut verdict);
         tolerate(checked, &mut verdict)?;
         let checked = self.check_references(stop, &mut verdict);
         tolerate(checked, &mut verdict)?;
-        let checked = self.check_schema(&mut verdict);
-        tolerate(checked.map_err(Into::into), &mut verdict)?;
         let checked = self.check_counters(&mut verdict);
         tolerate(checked.map_err(Into::into), &mut verdict)?;
         if !is_quick {
@@ -312,33 +329,21 @@ impl Verifier {
         Ok(())
     }
 
-    /// Triggers keep what is promised of entries, so one that is missing is a promise that is not kept.
-    fn check_schema(&self, verdict: &mut Verdict) -> Result<(), StoreError> {
-        let expected = facts::expected_schema(self.version)?;
-        let found = facts::objects(&self.connection)?;
-        let title = |object: &facts::Object| format!("{} {}", object.kind, object.name);
-        for object in &expected {
-            let same = found
-                .iter()
-                .find(|other| (&other.kind, &other.name) == (&object.kind, &object.name));
-            match same {
-                None => verdict.add(Finding::Missing(title(object))),
-                Some(other) if other.sql != object.sql => {
-                    verdict.add(Finding::Changed(title(object)));
-                }
-                Some(_) => {}
-            }
+    /// Triggers keep what is promised of entries, so one that is missing is a promise that is not kept. Whether the
+    /// tables are ours.
+    fn check_schema(&self, verdict: &mut Verdict) -> Result<bool, StoreError> {
+        let found = shape::differences(&self.connection, self.version)?;
+        let are_ours = shape::spare_tables(&found);
+        let title = |object: shape::Object| format!("{} {}", object.kind, object.name);
+        for difference in found {
+            verdict.add(match difference {
+                Difference::Missing(object) => Finding::Missing(title(object)),
+                Difference::Changed(object) => Finding::Changed(title(object)),
+                Difference::Foreign(object) => Finding::Foreign(title(object)),
+                Difference::File(what, is_readable) => Finding::Shape { what, is_readable },
+            });
         }
-        // What SQLite itself keeps for its planner is no concern of ours.
-        let is_foreign = |object: &&facts::Object| {
-            !expected
-                .iter()
-                .any(|ours| (&ours.kind, &ours.name) == (&object.kind, &object.name))
-        };
-        for object in found.iter().filter(is_foreign) {
-            verdict.add(Finding::Foreign(title(object)));
-        }
-        Ok(())
+        Ok(are_ours)
     }
 
     fn check_counters(&self, verdict: &mut Verdict) -> Result<(), StoreError> {

@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::artifacts;
 use super::error::StoreError;
 use super::model::{Workspace, WorkspaceId};
 use super::name::Name;
@@ -9,8 +10,15 @@ use super::name::Name;
 /// The workspace of this name.
 pub(super) fn find(connection: &Connection, name: &str) -> Result<Option<WorkspaceId>, StoreError> {
     let id = connection
-        .prepare_cached("SELECT id FROM workspaces WHERE name = ?1")?
-        .query_row([name], |row| row.get(0))
+        .prepare_cached(
+            "SELECT found.id, found.name = ?1
+             FROM workspaces AS key INDEXED BY sqlite_autoindex_workspaces_1
+             CROSS JOIN workspaces AS found NOT INDEXED ON found.id = key.id WHERE key.name = ?1",
+        )?
+        .query_row([name], |row| {
+            artifacts::agrees(row, 1, "of workspaces")?;
+            row.get(0)
+        })
         .optional()?;
     Ok(id.map(WorkspaceId))
 }

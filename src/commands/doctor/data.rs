@@ -97,6 +97,9 @@ fn refused(case: &Case<'_>, error: &OpenError) -> Finding {
             finding.with_command(command).with_advice(message)
         }
         OpenError::Corrupt { .. } => damaged(case, error.to_string()),
+        OpenError::Altered { .. } => finding
+            .with_command(case.command("cachesrv verify"))
+            .with_advice("that names all that differs, and what to do about each"),
         OpenError::Newer { .. } => {
             finding.with_advice("use a cachesrv that is as new as the one that wrote it")
         }

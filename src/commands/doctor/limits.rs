@@ -26,7 +26,7 @@ pub(super) fn check(
     quotas(admin, case, findings)?;
     if findings.are_fine_since(before) {
         let sums = admin.stored_sums()?;
-        let bytes = print_size_roughly(sums.trusted_bytes + sums.isolated_bytes);
+        let bytes = print_size_roughly(sums.trusted_bytes.saturating_add(sums.isolated_bytes));
         let message = format!(
             "{}, {bytes}: within all limits",
             amount::of(sums.entries, "artifact", "artifacts")
