@@ -12,6 +12,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
@@ -48,6 +49,8 @@ enum What {
     Made(String),
     Revoked(String),
     Purged(u64),
+    /// A purge of everything was interrupted, and said what it had removed.
+    PurgedSome,
     BackedUp,
     Restored,
     /// The server was stopped.
@@ -122,6 +125,27 @@ impl Lab {
         self.deeds.push(Deed { what, began, ended });
     }
 
+    /// Interrupts a purge of everything after its first step.
+    fn interrupt_a_purge(&mut self) {
+        let began = self.tracer.now();
+        let mut command = self.dir.command(BINARY);
+        let command = command.args(["purge", "--since", "1h"]);
+        let purge = self.tracer.follow(command.stderr(Stdio::null()));
+        let purge = purge.spawn().expect("it starts");
+        eventually("a part of it is gone", || {
+            let gone = self
+                .dir
+                .number("SELECT count(*) FROM artifacts WHERE state <> 'stored'");
+            (gone > 0).then_some(())
+        });
+        let interrupt = format!("kill -INT {}", purge.id());
+        let done = Command::new("sh").args(["-c", &interrupt]).status();
+        assert!(done.expect("sh starts").success());
+        purge.wait_with_output().expect("it ends");
+        let (what, ended) = (What::PurgedSome, self.tracer.now());
+        self.deeds.push(Deed { what, began, ended });
+    }
+
     /// Stores an entry under each of these numbers, with sizes in turn.
     fn store(&self, server: &Server, token: &Token, hashes: std::ops::Range<u64>, sizes: &[usize]) {
         let mut client = server.client(token);
@@ -183,7 +207,7 @@ struct Past {
 
 impl Past {
     /// Moments at which power is lost: a third of them anywhere, a third of them close to a sync, a truncation or
-    /// a change of names, a third of them while a command is at work.
+    /// a change of names, a third of them while a command is at work; and the moments at which one was done.
     fn moments(&self, count: u64, random: &mut Random) -> Vec<usize> {
         let events = &self.trace.events;
         let is_special = |&at: &usize| !matches!(events[at], Event::Write { .. });
@@ -198,6 +222,7 @@ impl Past {
             }
         };
         let mut moments: Vec<usize> = (0..count).map(moment).collect();
+        moments.extend(self.deeds.iter().map(|deed| deed.ended));
         moments.sort_unstable();
         moments
     }
@@ -304,6 +329,10 @@ impl Past {
                 What::Purged(hash) => {
                     killed.entries.contains_key(hash) || !seen.entries.contains_key(hash)
                 }
+                What::PurgedSome => {
+                    let mut hashes = seen.entries.keys();
+                    hashes.all(|hash| killed.entries.contains_key(hash))
+                }
                 What::BackedUp => killed.backup.is_some() && seen.backup == killed.backup,
                 What::Restored | What::Stopped => true,
             };
@@ -312,6 +341,7 @@ impl Past {
                     What::Made(id) => format!("token {id} is gone"),
                     What::Revoked(id) => format!("token {id} is not revoked"),
                     What::Purged(hash) => format!("{hash} is back"),
+                    What::PurgedSome => "something that was purged is back".to_owned(),
                     _ => "the backup is lost".to_owned(),
                 };
                 return Err(format!("{what}, of {}", deed.ended));
@@ -435,6 +465,33 @@ fn with_normal_only_the_newest_uploads_are_lost() {
     let mut random = Random::seeded();
     let lost = life("normal").lose(rounds(60), None, &mut random);
     assert_eq!(lost, Ok(()));
+}
+
+/// Under load the log is folded, in parts, while others write to it, and begun anew.
+#[test]
+fn the_log_can_be_cut_at_any_moment_while_it_is_folded_under_load() {
+    let mut random = Random::seeded();
+    let mut lab = Lab::new("normal");
+    let token = lab.token();
+    let server = lab.serve("16MiB");
+    // More than the length from which on it is folded.
+    lab.burst(&server, &token, 0, 40, &[700 * KIB, 900 * KIB, 300]);
+    lab.stop(server);
+    let past = lab.finish();
+    assert_eq!(past.lose(rounds(12), None, &mut random), Ok(()));
+}
+
+#[test]
+fn what_an_interrupted_purge_removed_stays_removed() {
+    let mut random = Random::seeded();
+    let mut lab = Lab::new("normal");
+    let token = lab.token();
+    let server = lab.serve("1GiB");
+    lab.burst(&server, &token, 0, 400, &[10]);
+    lab.interrupt_a_purge();
+    lab.stop(server);
+    let past = lab.finish();
+    assert_eq!(past.lose(rounds(20), None, &mut random), Ok(()));
 }
 
 /// Nothing helps against a disk that says that it has written what it has not. That the checks of this file see what

@@ -3,7 +3,7 @@
 //! Guaranteed while somebody else holds the listening socket (systemd by its unit, here the test): the server
 //! may be stopped and started again at any time, and no request is refused, reset or answered otherwise than
 //! it would have been. What is in flight is finished, what comes meanwhile waits in the socket, and what was
-//! acknowledged is there. A server that is killed is another promise (durability.rs): its requests in flight
+//! acknowledged is there. A server that is killed is another promise (crash.rs): its requests in flight
 //! die, and builds with them.
 
 mod support;

@@ -189,6 +189,13 @@ pub(super) fn set_synchronous(
     connection.pragma_update(None, "synchronous", word)
 }
 
+/// Waits until the disk has what was committed before, where commits of this connection wait for it: makes a commit that
+/// changes a page to what it is.
+pub(super) fn write_through(connection: &Connection) -> rusqlite::Result<()> {
+    let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    connection.pragma_update(None, "user_version", version)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -156,12 +156,15 @@ pub(super) fn run(
             Ok(batch.to_vec())
         })?
     } else {
-        // Not in every batch, which would hold the write lock while the disk is slow. The last one waits for
-        // the disk, and with it is safe what was committed before it.
+        // Not in every batch, which would hold the write lock while the disk is slow, but at the end.
         connection::set_synchronous(connection, Synchronous::Normal)?;
         let removed = remove(connection, walk, &rule, &mut watch, condemn);
         connection::set_synchronous(connection, Synchronous::Full)?;
-        removed?
+        let removed = removed?;
+        if !removed.is_empty() {
+            connection::write_through(connection)?;
+        }
+        removed
     };
     Ok(Purged {
         scopes: named(connection, &sums)?,
@@ -170,8 +173,8 @@ pub(super) fn run(
     })
 }
 
-/// Walks, and hands what the rule admits to `condemn`, by batches, the last one with a durable commit; the
-/// sums of what that says is gone. Ends early where `watch` says no.
+/// Walks, and hands what the rule admits to `condemn`, by batches; the sums of what that says is gone. Ends
+/// early where `watch` says no.
 fn remove(
     connection: &mut Connection,
     mut walk: Walk,
@@ -197,7 +200,6 @@ fn remove(
             break;
         }
     }
-    connection::set_synchronous(connection, Synchronous::Full)?;
     tally.add(&condemn(connection, &batch)?);
     Ok(tally.sums)
 }

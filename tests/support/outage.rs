@@ -155,7 +155,7 @@ impl<'t> Disk<'t> {
         let events: Vec<usize> = contents.since.drain(..count).collect();
         let mut safe = std::mem::take(&mut contents.safe);
         for event in events {
-            self.write(&mut safe, event, &mut |_| true);
+            self.write(&mut safe, event);
         }
         self.files[file].safe = safe;
     }
@@ -249,13 +249,13 @@ impl<'t> Disk<'t> {
                 Loss::All => {}
                 Loss::Tails if index > until => {}
                 Loss::Tails if index == until => {
-                    self.tear(&mut bytes, event, 50, sector, random);
+                    self.tear(&mut bytes, event, sector, random);
                 }
-                Loss::Nothing | Loss::Tails => self.write(&mut bytes, event, &mut |_| true),
+                Loss::Nothing | Loss::Tails => self.write(&mut bytes, event),
                 Loss::Any => match random.below(10) {
-                    0 => self.tear(&mut bytes, event, 50, sector, random),
+                    0 => self.tear(&mut bytes, event, sector, random),
                     _ if random.below(100) < percent => {
-                        self.write(&mut bytes, event, &mut |_| true);
+                        self.write(&mut bytes, event);
                     }
                     _ => self.grow(&mut bytes, event, random),
                 },
@@ -264,21 +264,28 @@ impl<'t> Disk<'t> {
         bytes
     }
 
-    /// A part of the sectors of a write.
-    fn tear(
-        &self,
-        bytes: &mut Vec<u8>,
-        event: usize,
-        percent: u64,
-        sector: u64,
-        random: &mut Random,
-    ) {
-        let mut chosen = HashMap::new();
-        self.write(bytes, event, &mut |offset| {
-            *chosen
-                .entry(offset / sector)
-                .or_insert_with(|| random.below(100) < percent)
-        });
+    /// Writes some sectors of what an event wrote.
+    fn tear(&self, bytes: &mut Vec<u8>, event: usize, sector: usize, random: &mut Random) {
+        let Event::Write {
+            offset,
+            bytes: span,
+            ..
+        } = self.trace.events[event]
+        else {
+            return;
+        };
+        let (first, end) = (offset as usize, offset as usize + span.length);
+        bytes.resize(bytes.len().max(end), 0);
+        let before = bytes[first..end].to_vec();
+        self.write(bytes, event);
+        let mut from = first;
+        while from < end {
+            let until = (from / sector * sector + sector).min(end);
+            if random.below(2) == 0 {
+                bytes[from..until].copy_from_slice(&before[from - first..until - first]);
+            }
+            from = until;
+        }
     }
 
     /// At times the length of a write that is lost.
@@ -295,32 +302,18 @@ impl<'t> Disk<'t> {
         }
     }
 
-    /// Does what an event did, or those pieces of it, of 512 bytes at the most, that `is_there` admits by their
-    /// offsets.
-    fn write(&self, bytes: &mut Vec<u8>, event: usize, is_there: &mut dyn FnMut(u64) -> bool) {
+    /// Does what an event did.
+    fn write(&self, bytes: &mut Vec<u8>, event: usize) {
         match self.trace.events[event] {
-            Event::Length { length, .. } => {
-                if is_there(0) {
-                    bytes.resize(length as usize, 0);
-                }
-            }
+            Event::Length { length, .. } => bytes.resize(length as usize, 0),
             Event::Write {
                 offset,
                 bytes: span,
                 ..
             } => {
-                let written = self.trace.bytes(span);
-                let (mut from, end) = (offset, offset + written.len() as u64);
-                while from < end {
-                    // To the end of its sector.
-                    let until = (from / 512 * 512 + 512).min(end);
-                    if is_there(from) {
-                        bytes.resize(bytes.len().max(until as usize), 0);
-                        let piece = &written[(from - offset) as usize..(until - offset) as usize];
-                        bytes[from as usize..until as usize].copy_from_slice(piece);
-                    }
-                    from = until;
-                }
+                let (from, end) = (offset as usize, offset as usize + span.length);
+                bytes.resize(bytes.len().max(end), 0);
+                bytes[from..end].copy_from_slice(&self.trace.bytes(span));
             }
             _ => unreachable!("no event of a file"),
         }
