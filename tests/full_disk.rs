@@ -183,8 +183,14 @@ fn whatever_little_is_free_an_upload_is_stored_or_refused() {
             // At once, without a restart, whatever is reserved or was begun before.
             assert!(put(300), "{left} bytes were free");
         }
-        // A promise that was not given back would be missing here.
+        // A promise that is not given back would be missing here.
         small.fill_but(30 * MIB);
+        for _ in 0..20 {
+            eventually("there is room for one that is cut", || {
+                let mut client = small.server.client(&small.token);
+                (client.ask_to_put("cut", 10_000_000) == 100).then_some(())
+            });
+        }
         eventually("what is free can be used", || put(10_000_000).then_some(()));
         small.free("rest");
         ends_well(&small, &stored, false);
