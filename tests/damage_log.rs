@@ -183,7 +183,6 @@ fn what_is_no_database_is_left_untouched_with_a_sentence() {
         ("with reserved bytes", at(20, &[200])),
         ("of another encoding", at(56, &[0, 0, 0, 2])),
         ("of another schema format", at(44, &[0, 0, 0, 200])),
-        ("without pages to give back", at(52, &[0, 0, 0, 0])),
         ("a header", rich.bytes[..100].to_vec()),
         ("half a page", rich.bytes[..8_192].to_vec()),
         ("a page", rich.bytes[..16_384].to_vec()),

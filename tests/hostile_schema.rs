@@ -268,7 +268,7 @@ fn changes() -> Vec<(&'static str, String)> {
         ("another table scopes", rewrite("scopes", "name          TEXT ", "name          TEXT COLLATE NOCASE ")),
         ("another table scopes", rewrite("scopes", "CHECK (kind IN ('trusted', 'isolated'))", "")),
         ("another table tokens", rewrite("tokens", "access          TEXT", "access          BLOB")),
-        ("another table artifacts", rewrite("artifacts", "is_isolated INTEGER", "is_isolatee INTEGER")),
+        ("another table artifacts", rewrite("artifacts", "writer_address   TEXT", "writer_adresse   TEXT")),
         ("another table chunks", rewrite("chunks", ") STRICT", ")")),
         // Indexes that are not there, are others, or are too many.
         ("no index artifacts_by_key", "DROP INDEX artifacts_by_key".to_owned()),
@@ -287,7 +287,7 @@ fn changes() -> Vec<(&'static str, String)> {
             SELECT 'table', 'sqlite_stat1', 'sqlite_stat1', rootpage, 'CREATE TABLE sqlite_stat1(tbl,idx,stat,evil)'
             FROM sqlite_schema WHERE name = 'backups'".to_owned()),
         // Two tables on the same pages.
-        ("has table backups and table usage_by_day on the same pages", "UPDATE sqlite_schema SET rootpage =
+        ("has table usage_by_day and table backups on the same pages", "UPDATE sqlite_schema SET rootpage =
             (SELECT rootpage FROM sqlite_schema WHERE name = 'backups') WHERE name = 'usage_by_day'".to_owned()),
         // What belongs to another table now.
         ("another trigger tokens_stay_revoked", "DROP TRIGGER tokens_stay_revoked; CREATE TRIGGER tokens_stay_revoked

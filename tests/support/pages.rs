@@ -32,6 +32,8 @@ pub struct Part {
 pub enum What {
     /// What the b-tree is made of: headers, pointers, lengths, row ids.
     Structure,
+    /// A row id that parts the rows of two pages: any between theirs does.
+    Divider,
     /// The header of a record: how many columns, and of which types.
     Types,
     /// The value of this column.
@@ -139,7 +141,7 @@ impl Walk<'_> {
             }
             if is_interior && !is_index {
                 let (_, end) = varint(&content, at);
-                parts.push(part(What::Structure, at..end));
+                parts.push(part(What::Divider, at..end));
                 continue;
             }
             let (length, mut end) = varint(&content, at);
