@@ -230,9 +230,12 @@ fn a_database_that_others_may_write_is_refused() {
 fn a_second_server_on_one_file_is_refused() {
     let (dir, token) = with_artifact();
     let server = Server::start(&dir);
-    let text = "error: the database 'cachesrv.db' is in use by another cachesrv server\n\
-                try: cachesrv serve --db another.db --listen 127.0.0.1:0\n";
-    dir.cli(&SERVE).failed(1, text);
+    let text = format!(
+        "error: the database 'cachesrv.db' is in use by another cachesrv server: process {}\n\
+         try: cachesrv serve --db another.db --listen 127.0.0.1:0\n",
+        server.pid()
+    );
+    dir.cli(&SERVE).failed(1, &text);
     // The first one does not notice.
     let mut client = server.client(&token);
     assert_eq!(client.get("kept").body, b"bytes");

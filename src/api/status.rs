@@ -191,6 +191,7 @@ impl Api {
             argon2_runs: self.argon2_runs(),
             log_lines_dropped: self.log.lost_lines(),
             log_file_bytes: self.store.log_file_bytes(),
+            log_blocked_for: self.store.log_blocked_for(),
             free_disk_bytes: self.store.free_disk_bytes(),
         }
     }

@@ -410,3 +410,25 @@ pub struct ConfigShowArgs {
     #[command(flatten)]
     pub options: Options,
 }
+
+impl Command {
+    /// The options after it, of a command that has a configuration.
+    pub fn options(&self) -> Option<&Options> {
+        Some(match self {
+            Self::Serve(args) => &args.options,
+            Self::Token(args) => args.command.options(),
+            Self::Workspace(args) => args.command.options(),
+            Self::Scope(args) => args.command.options(),
+            Self::Artifact(args) => args.command.options(),
+            Self::Purge(args) => &args.options,
+            Self::Gc(args) => &args.options,
+            Self::Stats(args) => &args.options,
+            Self::Backup(args) => &args.options,
+            Self::Restore(args) => &args.options,
+            Self::Verify(args) => &args.options,
+            Self::Doctor(args) => &args.options,
+            Self::Healthcheck(args) => &args.options,
+            Self::Config(_) | Self::Completions(_) | Self::Man(_) => return None,
+        })
+    }
+}

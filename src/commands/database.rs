@@ -1,5 +1,6 @@
 //! What commands say when a database cannot be opened: each refusal with a way out.
 
+use std::convert::Infallible;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
@@ -8,10 +9,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access};
 use rustix::process::geteuid;
 
-use super::Hint;
 use super::shell::{quoted, with_db};
+use super::{Failure, Hint};
 use crate::config::Config;
-use crate::store::{Admin, OpenError};
+use crate::store::{Admin, OpenError, StoreError, writer_of};
 
 /// Opens the database of the configuration, which must be there.
 pub(super) fn open(config: &Config) -> anyhow::Result<Admin> {
@@ -31,6 +32,22 @@ pub(super) fn open_or_create(config: &Config) -> anyhow::Result<Admin> {
 /// Opens the database of the configuration, which must be there; alone, where no server runs.
 pub(super) fn open_alone(config: &Config) -> anyhow::Result<Admin> {
     opened(Admin::open_alone(&config.db))
+}
+
+/// Says who keeps the database at `db` locked, where that is why a command failed, and how to find out.
+pub(super) fn explained(error: anyhow::Error, db: &Path) -> anyhow::Error {
+    let is_busy = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<StoreError>() == Some(&StoreError::Busy)
+    };
+    let has_hint = error.chain().any(<dyn std::error::Error>::is::<Failure>);
+    if has_hint || !error.chain().any(is_busy) {
+        return error;
+    }
+    let by = writer_of(db).map_or_else(|| "another process".to_owned(), |it| it.to_string());
+    let what = format!("'{}' is locked by {by}", db.display());
+    let hint = format!("fuser -v {}", quoted(db));
+    let Err(explained) = Err::<Infallible, _>(error.context(what)).hint(hint);
+    explained
 }
 
 /// Adds the way out to an error of opening.
@@ -53,6 +70,13 @@ pub(super) fn opened<T>(opened: Result<T, OpenError>) -> anyhow::Result<T> {
             ..
         } => mend(path),
         OpenError::Altered { path, .. } => with_db("cachesrv restore BACKUP.db --force", path),
+        OpenError::SeveralNames(path) => {
+            let directory = quoted(&directory_of(path));
+            format!("find {directory} -samefile {}", quoted(path))
+        }
+        OpenError::MountedAlone(_) => {
+            "mount the directory of the database instead of the file".to_owned()
+        }
         OpenError::OlderInUse(_) => {
             "stop the server, start this version of it, and repeat".to_owned()
         }

@@ -46,6 +46,17 @@ pub use secret::refuse_secrets;
 
 /// Runs what was typed.
 pub fn run(cli: &Cli) -> anyhow::Result<()> {
+    carry_out(cli).map_err(|error| {
+        let options = cli.command.options();
+        let flags = options.map(|options| flags(&cli.options, options));
+        match flags.map(|flags| flags.map_err(Into::into).and_then(|flags| resolve(&flags))) {
+            Some(Ok(resolution)) => database::explained(error, &resolution.config.db),
+            _ => error,
+        }
+    })
+}
+
+fn carry_out(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
         Command::Serve(args) => {
             let listen = args.listen.as_ref();

@@ -28,6 +28,10 @@ const RETRY_BYTES: u64 = 16 * 1024 * 1024;
 /// may never be as much as [`RETRY_BYTES`].
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// From one try to the next while readers keep the log in use, however slowly it grows: once they end, it is folded,
+/// and whoever watches learns it.
+const RETRY_BLOCKED_AFTER: Duration = Duration::from_secs(10);
+
 /// What is left to be folded when the writer is paused: a few milliseconds of work.
 const REMAINDER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
@@ -119,9 +123,10 @@ impl Drop for Checkpointer {
 
 impl Folder {
     fn tick(&mut self) {
-        let holds_up =
-            self.writer.log_bytes() >= LOG_BULK_BYTES_MAX && self.tried_at.elapsed() >= RETRY_AFTER;
-        if self.writer.log_is_long() || holds_up {
+        let waited = self.tried_at.elapsed();
+        let holds_up = self.writer.log_bytes() >= LOG_BULK_BYTES_MAX && waited >= RETRY_AFTER;
+        let is_blocked = self.writer.blocked_for().is_some() && waited >= RETRY_BLOCKED_AFTER;
+        if self.writer.log_is_long() || holds_up || is_blocked {
             self.fold_under_load();
         } else if self.is_quiet() {
             self.fold_all();
@@ -173,6 +178,7 @@ impl Folder {
     fn restart(&self, mode: Mode) -> bool {
         self.writer.paused(|| {
             let done = self.checkpoint(mode).is_ok();
+            self.writer.note_try(!done);
             if done {
                 self.writer.log_begins_anew();
             }

@@ -2,9 +2,11 @@
 //!
 //! SQLite's errors are told apart by code, never by text. Nothing here knows of HTTP.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
+
+use super::holders::server_of;
 
 /// Why an operation on an open store failed. `Clone`, because the jobs of one commit share its fate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -122,6 +124,14 @@ pub enum OpenError {
         /// Its permission bits.
         mode: u32,
     },
+    /// SQLite keeps a log for each name, so what is written by one name is lost to the other, and the file with it.
+    #[error(
+        "the database '{0}' is one file with several names (hard links): used by two of them it would be damaged"
+    )]
+    SeveralNames(PathBuf),
+    /// The log would be on another file system than the file, and go without it.
+    #[error("the database '{0}' is mounted alone: its log, which must go with it, would not be")]
+    MountedAlone(PathBuf),
     /// The file is no SQLite database, or one of another program.
     #[error("'{0}' is not a cachesrv database; it was left untouched")]
     NotOurs(PathBuf),
@@ -145,7 +155,7 @@ pub enum OpenError {
     #[error("the database '{0}' has an older schema and is in use by a running cachesrv")]
     OlderInUse(PathBuf),
     /// Another server holds the file.
-    #[error("the database '{0}' is in use by another cachesrv server")]
+    #[error("the database '{}' is in use by another cachesrv server{}", .0.display(), by(.0))]
     InUse(PathBuf),
     /// SQLite finds the file damaged.
     #[error("the database '{path}' is damaged: {message}")]
@@ -175,9 +185,14 @@ pub enum OpenError {
     },
 }
 
+/// Which process that is, where the system tells.
+fn by(path: &Path) -> String {
+    server_of(path).map_or_else(String::new, |server| format!(": process {}", server.pid))
+}
+
 impl OpenError {
     /// Words what an open database reported while it was being prepared.
-    pub(super) fn from_store(path: &std::path::Path, error: StoreError) -> Self {
+    pub(super) fn from_store(path: &Path, error: StoreError) -> Self {
         let path = path.to_owned();
         match error {
             error if error.is_corruption() => Self::Corrupt {

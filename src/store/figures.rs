@@ -1,7 +1,7 @@
 //! What the database and its disk come to at this moment, for metrics, `/readyz` and `stats`: sums that are kept, never
 //! counted here.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -79,6 +79,12 @@ impl Store {
     /// The length of the write-ahead log beside the file.
     pub fn log_file_bytes(&self) -> u64 {
         std::fs::metadata(&self.log_path).map_or(0, |log| log.len())
+    }
+
+    /// For how long somebody who reads the database has kept the log from being folded.
+    pub fn log_blocked_for(&self) -> Duration {
+        let blocked_for = self.writer.shared().blocked_for();
+        blocked_for.unwrap_or_default()
     }
 
     /// What is free on the disk of the database; as much as can be counted where the system does not say.

@@ -13,6 +13,8 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+
 use super::error::OpenError;
 use super::schema;
 
@@ -114,6 +116,12 @@ fn open(path: &Path, create: bool) -> Result<File, OpenError> {
                 mode,
             });
         }
+        Ok(metadata) if metadata.nlink() > 1 => {
+            return Err(OpenError::SeveralNames(path.to_owned()));
+        }
+        Ok(_) if is_mounted_alone(path) => {
+            return Err(OpenError::MountedAlone(path.to_owned()));
+        }
         Err(error) if error.kind() == ErrorKind::NotFound && !create => {
             return Err(OpenError::Missing(path.to_owned()));
         }
@@ -134,6 +142,13 @@ fn open(path: &Path, create: bool) -> Result<File, OpenError> {
         }
     }
     options.create(create).open(path).map_err(fail)
+}
+
+/// Whether the file, and not a directory around it, was mounted here (`docker run -v cachesrv.db:…`).
+fn is_mounted_alone(path: &Path) -> bool {
+    let looked = statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS);
+    let mount_root = StatxAttributes::MOUNT_ROOT;
+    looked.is_ok_and(|file| file.stx_attributes.contains(mount_root))
 }
 
 /// Gives a new file that root made to the owner of its directory, who could put any other in its place: a
@@ -231,9 +246,19 @@ fn io(action: &'static str, path: &Path, source: std::io::Error) -> OpenError {
     }
 }
 
-/// The path of the write-ahead log beside the database at `path`.
-pub(super) fn log_path(path: &Path) -> PathBuf {
-    sibling(path, "-wal")
+/// The path of the write-ahead log of the database at `path`: beside the file itself, as SQLite has it, and not
+/// beside a link to it.
+pub fn log_path(path: &Path) -> PathBuf {
+    sibling(&followed(path), "-wal")
+}
+
+/// Where a link leads to; the path as it is where it is none.
+pub(super) fn followed(path: &Path) -> PathBuf {
+    match std::fs::symlink_metadata(path) {
+        Ok(file) if file.is_symlink() => std::fs::canonicalize(path),
+        _ => Ok(path.to_owned()),
+    }
+    .unwrap_or_else(|_| path.to_owned())
 }
 
 /// The path that is `path` with this end.

@@ -22,6 +22,7 @@ mod figures;
 mod file;
 mod gc;
 mod hash;
+mod holders;
 mod housekeeper;
 mod life;
 mod model;
@@ -71,8 +72,10 @@ pub use diagnosis::{
 pub use error::{OpenError, StoreError};
 pub use eviction::{Budget, Evicted, EvictionLimits, Used};
 pub use figures::{EvictionSum, Figures, Held};
+pub use file::log_path;
 pub use gc::{Gc, GcProgress, GcStep, Room};
 pub use hash::{Hash, NotAHash};
+pub use holders::{Holder, readers_of, server_of, writer_of};
 pub use life::{Found, Handle, Kin, Overlap, Revoked, Rotated};
 pub use model::{
     Access, Artifact, Condemned, NewArtifact, NewToken, Quota, Reason, Scope, ScopeId, ScopeKind,
@@ -162,7 +165,9 @@ pub struct Store {
 impl Store {
     /// Opens the database, creating and migrating it if need be. One server at a time.
     pub fn open(options: &Options) -> Result<Self, OpenError> {
-        let path = options.path.as_path();
+        // What lies beside the file, lies beside the file itself.
+        let path = file::followed(&options.path);
+        let path = path.as_path();
         let profile = Profile {
             synchronous: options.synchronous,
             mmap: options.mmap,

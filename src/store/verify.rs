@@ -163,7 +163,14 @@ impl Verifier {
             // A backup on a disk that cannot be written, or of somebody else.
             return Self::open_still(path);
         }
-        check_content(file::inspect(path)?, path)?;
+        let content = match file::inspect(path) {
+            // A backup that is kept by a link. It has no log by this name, so nobody uses it by this name.
+            Err(OpenError::SeveralNames(_)) if !log_path(path).exists() => {
+                return Self::open_still(path);
+            }
+            content => content?,
+        };
+        check_content(content, path)?;
         // The last to close the file folds its log, which a connection that may only read cannot.
         let connection = connection::open(path, Role::Admin, profile).map_err(fail)?;
         connection

@@ -50,6 +50,8 @@ pub(super) struct Shared {
     /// Bytes from which on the checkpointer wants to be woken.
     wake_at_bytes: AtomicU64,
     checkpointer: OnceLock<Thread>,
+    /// Since when readers have kept the log from beginning anew.
+    blocked_since: Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
@@ -83,6 +85,7 @@ impl Writer {
             log_bytes: AtomicU64::new(0),
             wake_at_bytes: AtomicU64::new(u64::MAX),
             checkpointer: OnceLock::new(),
+            blocked_since: Mutex::default(),
         });
         let (for_thread, timing) = (Arc::clone(&shared), Arc::clone(timing));
         let thread = std::thread::Builder::new()
@@ -170,6 +173,23 @@ impl Shared {
     /// Says that the next commit begins the log anew. Only while the writer is paused.
     pub fn log_begins_anew(&self) {
         self.log_bytes.store(0, Ordering::Relaxed);
+    }
+
+    /// Says whether the log could begin anew when that was last tried.
+    pub fn note_try(&self, is_blocked: bool) {
+        let mut since = self.blocked();
+        *since = is_blocked.then(|| since.unwrap_or_else(Instant::now));
+    }
+
+    /// For how long readers have kept the log from beginning anew; not at all if they do not.
+    pub fn blocked_for(&self) -> Option<Duration> {
+        self.blocked().map(|since| since.elapsed())
+    }
+
+    fn blocked(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.blocked_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note_log_bytes(&self, bytes: u64) {

@@ -1,5 +1,7 @@
 //! What is looked up at a scrape, and what never changes.
 
+use std::time::Duration;
+
 use crate::store::{Figures, SCHEMA_VERSION, ScopeKind};
 use crate::telemetry::{BadMetric, Families, IntCounter, IntGauge, show};
 
@@ -16,6 +18,7 @@ pub(in crate::api) struct Readings {
     pub argon2_runs: u64,
     pub log_lines_dropped: u64,
     pub log_file_bytes: u64,
+    pub log_blocked_for: Duration,
     pub free_disk_bytes: u64,
 }
 
@@ -42,6 +45,7 @@ pub(super) struct Gauges {
     argon2_runs: IntCounter,
     log_lines_dropped: IntCounter,
     wal_bytes: IntGauge,
+    wal_blocked: IntGauge,
     free_disk_bytes: IntGauge,
 }
 
@@ -113,6 +117,10 @@ impl Gauges {
                 "cachesrv_wal_size_bytes",
                 "The length of the write-ahead log beside the database.",
             )?,
+            wal_blocked: live.gauge(
+                "cachesrv_wal_blocked_seconds",
+                "For how long somebody who reads the database has kept its log from being folded; 0 if nobody does.",
+            )?,
             free_disk_bytes: live.gauge(
                 "cachesrv_disk_free_bytes",
                 "What is free on the disk of the database.",
@@ -127,6 +135,8 @@ impl Gauges {
         show(&self.argon2_runs, readings.argon2_runs);
         show(&self.log_lines_dropped, readings.log_lines_dropped);
         self.wal_bytes.set(clamped(readings.log_file_bytes));
+        self.wal_blocked
+            .set(clamped(readings.log_blocked_for.as_secs()));
         self.free_disk_bytes.set(clamped(readings.free_disk_bytes));
     }
 }

@@ -450,7 +450,11 @@ impl<'s> Play<'s> {
     // Uploads.
 
     pub(super) fn upload(&self, number: u8) -> Option<usize> {
-        pick(number, self.uploads.keys().copied())
+        let newest = || self.uploads.keys().last().copied();
+        match number {
+            u8::MAX => newest(),
+            _ => pick(number, self.uploads.keys().copied()),
+        }
     }
 
     /// The upload, if it is admitted.
@@ -459,6 +463,11 @@ impl<'s> Play<'s> {
             return Ok(None);
         };
         let scope = world.scope(token, put.url);
+        let mut put = *put;
+        if let (Some(more), Some(left)) = (put.beside_quota, world.model.left(token, scope)) {
+            put.size = left.saturating_add_signed(more);
+        }
+        let put = &put;
         let expected = world.model.begin(token, scope, put.hash, put.size);
         let told = self.ask_to_put(world, token, scope, put)?;
         let (upload, told) = match told {

@@ -235,6 +235,25 @@ impl Model {
         }
     }
 
+    /// What the quotas leave to an isolated token, in bytes.
+    pub fn left(&self, token: usize, scope: Option<u8>) -> Option<u64> {
+        let (token, own) = self.admitted(token, scope)?;
+        own?;
+        let stored = self.entries.values().map(|entry| (entry.place, entry.size));
+        let flights = self
+            .flights
+            .values()
+            .map(|flight| (flight.place, flight.size));
+        let isolated: Vec<(Place, u64)> = stored
+            .chain(flights)
+            .filter(|(place, _)| place.0 == token.workspace && place.1.is_some())
+            .collect();
+        let all: u64 = isolated.iter().map(|(_, size)| size).sum();
+        let in_own = isolated.iter().filter(|(place, _)| place.1 == own);
+        let in_own: u64 = in_own.map(|(_, size)| size).sum();
+        Some((self.quota.0.saturating_sub(in_own)).min(self.quota.1.saturating_sub(all)))
+    }
+
     fn is_free(&self, place: Place, hash: u8) -> Result<(), Told> {
         let is_taken = self.at(place, hash).is_some() || self.at((place.0, None), hash).is_some();
         if is_taken { Err(Told::Exists) } else { Ok(()) }

@@ -104,6 +104,8 @@ pub struct Put {
     pub url: Url,
     pub hash: u8,
     pub size: u64,
+    /// So many bytes more or less than what the quota leaves instead, of an isolated token.
+    pub beside_quota: Option<i64>,
     pub seed: u64,
 }
 
@@ -161,6 +163,18 @@ pub fn draw(seed: u64, has_large: bool) -> Vec<Step> {
     steps.push(token(random, 0, May::Isolated, Some(0)));
     let length = 10 + random.below(50);
     for _ in 0..length {
+        if has_large && random.below(8) == 0 {
+            // One that is partly in the file, for whatever comes next.
+            let size = (1 << 20) + 1 + random.below(400_000);
+            let large = put(random, true);
+            steps.push(Step::Begin(Put { size, ..large }));
+            let count = (1 << 20) + random.below(200_000);
+            let upload = u8::MAX;
+            steps.push(Step::Append { upload, count });
+        }
+        if has_large && random.below(20) == 0 {
+            steps.push(of_the_file(random));
+        }
         steps.push(step(random, has_large));
     }
     steps
@@ -230,6 +244,7 @@ fn put(random: &mut Random, has_large: bool) -> Put {
         url: url(random),
         hash: below(random, HASHES),
         size,
+        beside_quota: some(random, 8, |random| random.below(3) as i64 - 1),
         seed: random.below(1 << 20),
     }
 }
