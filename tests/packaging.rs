@@ -278,6 +278,47 @@ fn the_container_does_not_run_as_root() {
     assert!(of_user[0].ends_with(&instruction("VOLUME")), "{of_user:?}");
 }
 
+/// What they are is in tests/supply_chain.rs; a release takes too long to be made here.
+#[test]
+fn a_release_carries_its_bill_of_materials_and_the_licences_of_what_is_in_it() {
+    let script = fs::read_to_string(root().join("scripts/release.sh")).expect("release.sh");
+    let sums = script.lines().find(|line| line.contains(">SHA256SUMS"));
+    let sums = sums.expect("checksums");
+    assert!(
+        sums.contains("$name.tar.gz") && sums.contains("$name.cdx.json"),
+        "{sums}"
+    );
+    for paper in [
+        "bom >\"$dist/$name/cachesrv.cdx.json\"",
+        "notices >\"$dist/$name/THIRD-PARTY.txt\"",
+    ] {
+        assert!(
+            script.contains(&format!("scripts/sbom.sh {paper}")),
+            "{paper}"
+        );
+    }
+    // The image has them, too, and all that is copied into it is there to be copied.
+    let copied = instructions("COPY");
+    let words = copied.iter().flat_map(|copy| copy.split(' '));
+    let copied: Vec<&str> = words.filter(|word| !word.starts_with(['-', '/'])).collect();
+    let (_, into) = script
+        .split_once("cp \"$binary\" LICENSE \"")
+        .expect("what is put beside the container");
+    let (into, _) = into
+        .split_once("\"$dist/container/\"")
+        .expect("its directory");
+    for name in ["cachesrv.cdx.json", "THIRD-PARTY.txt"] {
+        assert!(
+            copied.contains(&name) && into.contains(name),
+            "{name}: {copied:?}"
+        );
+    }
+    for name in copied {
+        let is_there = ["cachesrv", "LICENSE", "data"].contains(&name) || into.contains(name);
+        assert!(is_there, "{name}");
+    }
+}
+
 /// A copy of the program that every user can run, in a directory that belongs to another one.
 fn unprivileged() -> Dir {
     let dir = Dir::new();
