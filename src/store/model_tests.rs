@@ -39,7 +39,7 @@ use tools::*;
 const BEGIN_MS: i64 = 1_700_000_000_000;
 
 /// Sequences of a run in CI.
-const ROUNDS: u64 = 1500;
+const ROUNDS: u64 = 800;
 
 /// Sequences at once: commands sleep between their transactions.
 const THREADS: u64 = 8;
@@ -191,7 +191,7 @@ impl Bench {
 
 /// A sequence and where it is played: by its seed alone.
 fn sequence(seed: u64) -> (bool, Vec<Step>) {
-    let has_large = seed % 8 == 7;
+    let has_large = seed % 6 == 5;
     (has_large, draw(seed, has_large))
 }
 
@@ -264,7 +264,48 @@ fn the_store_does_what_the_model_says() {
 }
 
 /// What must happen in a run of CI.
-const ALL_SEEN: &[&str] = &[];
+const ALL_SEEN: &[&str] = &[
+    "Crash",
+    "Reopen",
+    "Restore",
+    "backup",
+    "verify",
+    "begin Admitted",
+    "begin Exists",
+    "begin Forbidden",
+    "begin OverScope",
+    "begin OverWorkspace",
+    "begin Unauthorized",
+    "finish Died",
+    "finish Exists",
+    "finish Stored",
+    "finish incomplete",
+    "gc isolated=false age",
+    "gc isolated=false size",
+    "gc isolated=true age",
+    "gc isolated=true size",
+    "get large",
+    "get left open",
+    "get nothing",
+    "get small",
+    "purge Hash transitive=false some",
+    "purge Hash transitive=true some",
+    "purge Scope transitive=false some",
+    "purge Token transitive=false some",
+    "purge Token transitive=true some",
+    "purge Workspace transitive=false some",
+    "race",
+    "read what is hidden",
+    "revoke already",
+    "revoke done",
+    "revoke not found",
+    "rotate false",
+    "rotate true",
+    "tick isolated=false size",
+    "tick isolated=true size",
+    "token create Done",
+    "token create NameTaken",
+];
 
 /// Says how little it takes to fail.
 fn tell(seed: u64, error: &str) -> ! {

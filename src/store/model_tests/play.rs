@@ -614,6 +614,7 @@ impl<'s> Play<'s> {
             world.model = model;
             let agrees = same("a race", found, expected).and_then(|()| self.agrees(world));
             let Err(error) = agrees else {
+                seen("race");
                 seen(format!("race {found:?}"));
                 return Ok(());
             };

@@ -263,7 +263,7 @@ impl Model {
     pub fn receive(&mut self, upload: usize, count: u64) {
         let flight = self.flights.get_mut(&upload).expect("it is there");
         flight.received += count;
-        if flight.number.is_none() && flight.received >= 1 << 20 && flight.received < flight.size {
+        if flight.number.is_none() && flight.received >= 1 << 20 && flight.size > 1 << 20 {
             flight.number = Some(self.next);
             self.next += 1;
         }

@@ -165,10 +165,10 @@ pub fn draw(seed: u64, has_large: bool) -> Vec<Step> {
     for _ in 0..length {
         if has_large && random.below(8) == 0 {
             // One that is partly in the file, for whatever comes next.
-            let size = (1 << 20) + 1 + random.below(400_000);
+            let size = (1 << 20) + 1 + random.below(1_600_000);
             let large = put(random, true);
             steps.push(Step::Begin(Put { size, ..large }));
-            let count = (1 << 20) + random.below(200_000);
+            let count = (1 << 20) + random.below(1_300_000);
             let upload = u8::MAX;
             steps.push(Step::Append { upload, count });
         }
@@ -176,6 +176,19 @@ pub fn draw(seed: u64, has_large: bool) -> Vec<Step> {
             steps.push(of_the_file(random));
         }
         steps.push(step(random, has_large));
+        if matches!(steps.last(), Some(Step::Open { .. })) && random.below(3) == 0 {
+            // What is being read goes meanwhile.
+            let (age_ms, is_dry) = ([None; 2], false);
+            let percent = [0; 2];
+            steps.push(Step::Evict {
+                percent,
+                age_ms,
+                is_dry,
+            });
+            steps.push(Step::Free);
+            let (download, chunks) = (byte(random), 1);
+            steps.push(Step::Read { download, chunks });
+        }
     }
     steps
 }
