@@ -9,14 +9,14 @@ cd "$(dirname "$0")/.."
 
 # Suite, rounds, files of tests/ without their ending (`lib:NAME` are tests inside src/), what it does.
 readonly suites='
-hostile     | 50      | hostile hostile_more        | clients that break HTTP, TLS and the time limits, alone and by the thousand
+hostile     | 50      | hostile hostile_design      | clients that break HTTP, TLS and the time limits, alone and by the thousand
 parser      | 200000  | parser                      | request heads in pieces, mutated, and held against a second parser
 crash       | 500     | crash                       | kills the server at random moments under load; what it acknowledged must be there
 power_loss  | 500     | power_loss                  | cuts the power: of what was not synced any part may be lost
 nth_failure | 1000    | nth_failure                 | makes the first, second, third … system call fail, of each kind
-damage      | 500     | damage hostile_schema       | changes bytes, pages and the schema of the file
+damage      | 500     | damage damage_log damage_pages hostile_schema | changes bytes, pages and the schema of the file
 processes   | 50      | processes                   | several programs on one file: servers, commands, backups, strangers
-model       | 1000000 | model                       | random operations, and after each what a model says must be there
+model       | 1000000 | lib:model_tests             | random operations, and after each what a model says must be there
 leaks       | 100     | leaks                       | thousands of requests of every kind, and what the process has afterwards
 '
 readonly fuzz_dir=tests/fuzz fuzz_minutes=5
@@ -64,7 +64,7 @@ targets() {
     local file
     for file in ${1//,/ }; do
         case $file in
-        lib:*) grep -qr "mod ${file#lib:};" src && printf '%s\n' --lib ;;
+        lib:*) ! grep -qr "mod ${file#lib:};" src || printf '%s\n' --lib "${file#lib:}" ;;
         *) [ ! -e "tests/$file.rs" ] || printf '%s\n' --test "$file" ;;
         esac
     done

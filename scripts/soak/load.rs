@@ -34,6 +34,9 @@ const ISOLATED_BYTES: u64 = 3 << 20;
 const PINNED: usize = 24;
 const PIN_READ: Duration = Duration::from_secs(2);
 
+/// How far a pace may fall behind.
+const LATE_MAX: Duration = Duration::from_secs(1);
+
 /// So many bytes a second, all threads that share it together.
 struct Pace {
     bytes_per_second: u64,
@@ -55,6 +58,11 @@ impl Pace {
         let began = *self.began.get_or_init(Instant::now);
         let before = self.spent_bytes.fetch_add(bytes, Ordering::SeqCst);
         let due = Duration::from_secs_f64(before as f64 / self.bytes_per_second as f64);
+        // What was missed in a pause is not made up for: it would push out what the book holds to be safe.
+        let late = began.elapsed().saturating_sub(due + LATE_MAX);
+        let missed_bytes = late.as_secs_f64() * self.bytes_per_second as f64;
+        self.spent_bytes
+            .fetch_add(missed_bytes as u64, Ordering::SeqCst);
         world.rest(due.saturating_sub(began.elapsed()));
     }
 }
