@@ -112,7 +112,7 @@ fn a_log_that_is_damaged_costs_no_more_than_what_was_in_it() {
                 "flip" => bytes[at] ^= 1 << (number % 8),
                 "flip in the header" => bytes[at % 32] ^= 1 << (number % 8),
                 "flip in the header of a frame" => {
-                    bytes[frame + (number % 24) as usize] ^= 1 << (number % 8)
+                    bytes[frame + (number % 24) as usize] ^= 1 << (number % 8);
                 }
                 "cut" => bytes.truncate(at),
                 "cut at a frame" => bytes.truncate(frame),

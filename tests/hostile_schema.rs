@@ -308,9 +308,9 @@ fn whatever_differs_from_the_migrations_is_named_and_nothing_is_read_from_it() {
             let said = dir.cli(command);
             let lines: Vec<&str> = said.stderr.lines().collect();
             assert_eq!((said.code, lines.len()), (Some(1), 2), "{sql}: {said:?}");
-            let begin = "error: the database 'cachesrv.db' is not as cachesrv makes it: it ";
+            let opening = "error: the database 'cachesrv.db' is not as cachesrv makes it: it ";
             assert!(
-                lines[0].starts_with(begin) && lines[0].contains("difference")
+                lines[0].starts_with(opening) && lines[0].contains("difference")
                     || lines[0].contains(what),
                 "{sql}: {said:?}"
             );
@@ -470,10 +470,11 @@ fn a_huge_schema_is_refused_in_good_time() {
     let dir = &victim.dir;
     let mut sql = "BEGIN;".to_owned();
     for number in 0..3_000 {
-        sql += &format!(
-            "CREATE TRIGGER evil_{number} AFTER INSERT ON artifacts BEGIN SELECT '{}'; END;",
-            "x".repeat(500)
+        let long = "x".repeat(500);
+        let trigger = format!(
+            "CREATE TRIGGER evil_{number} AFTER INSERT ON artifacts BEGIN SELECT '{long}'; END;"
         );
+        sql.push_str(&trigger);
     }
     victim.change(&(sql + "COMMIT"));
     for command in [&SERVE[..], &["token", "list"]] {
