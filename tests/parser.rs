@@ -3,7 +3,8 @@
 //!
 //! The checks stand in tests/fuzz/src/checks, for the coverage-guided fuzzer has the same. Here they are
 //! called with its corpus, and with what proptest makes of a grammar: valid heads, lines that are nearly
-//! valid, mutations of both, any split into reads. `CACHESRV_TEST_ROUNDS` raises the number of cases.
+//! valid, mutations of both, any split into reads. `CACHESRV_TEST_ROUNDS` raises the number of cases, and
+//! `CACHESRV_TEST_SEED` repeats a run.
 
 mod support;
 
@@ -15,10 +16,10 @@ use std::path::Path;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::strategy::ValueTree;
-use proptest::test_runner::TestRunner;
+use proptest::test_runner::{RngSeed, TestRunner};
 
 use checks::restated::{self, Reading};
-use support::rounds;
+use support::{Random, rounds};
 
 /// Cases of each property in CI.
 const CASES: u64 = 400;
@@ -28,6 +29,7 @@ fn cases() -> ProptestConfig {
         cases: u32::try_from(rounds(CASES)).expect("not more than 2^32 rounds"),
         // A failure prints the bytes; what is worth keeping goes into the corpus.
         failure_persistence: None,
+        rng_seed: RngSeed::Fixed(Random::seeded().number()),
         ..ProptestConfig::default()
     }
 }

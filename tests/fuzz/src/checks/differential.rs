@@ -2,17 +2,16 @@
 //! with the same bodies, and the same bytes begin the next one. A difference there is how requests are
 //! smuggled past whatever stands in front.
 //!
-//! hyper takes more than cachesrv, and there the conversations part: the connection closes. What only
-//! hyper accepts (its share in brackets is that of the restated rules, which say the same):
+//! hyper takes more than cachesrv. There cachesrv refuses and closes, and no more is compared. What only
+//! hyper accepts:
 //!
 //! * a bare LF as the end of a line, bytes above ASCII in a value or target, any number of empty lines
 //!   before the request line;
-//! * `Content-Length` more than once where all agree; any `Transfer-Encoding` that ends in `chunked`,
-//!   with or without a length;
+//! * `Content-Length` more than once where all agree; `Transfer-Encoding: chunked`, also beside a length;
 //! * HTTP/1.1 without `Host`, more than one, and one that is no host; any `Expect`;
-//! * a target in absolute, authority or asterisk form, with a percent sign or a fragment in the path,
-//!   with the characters `"[]\^{|}` that RFC 3986 keeps out of it, or longer than 2 KiB;
-//! * a head over 16 KiB, and one with 65 to 100 headers.
+//! * a target in absolute, authority or asterisk form, with a percent sign or a fragment, with one of the
+//!   characters ``"[]\^`{|}`` as far as hyper takes them, or longer than 2 KiB;
+//! * a head over 16 KiB, a request line with a very long method, 65 to 100 headers.
 //!
 //! What only cachesrv accepts: a `Content-Length` of the two largest numbers of 64 bits, which hyper needs
 //! for itself. Nobody has such a body, and both read it as the same number.
