@@ -65,7 +65,12 @@ fn names_tests(line: &str) {
         if let Some(text) = test_file(word) {
             file = Some(text);
         } else if let Some(file) = &file {
-            let is_there = [format!("fn {word}("), format!("{word}() {{")];
+            // In Rust, in a script, and as a row of the table of `hostile.rs`.
+            let is_there = [
+                format!("fn {word}("),
+                format!("{word}() {{"),
+                format!("    {word}:\n"),
+            ];
             assert!(
                 is_there.iter().any(|line| file.contains(line)),
                 "{word}: {line}"
