@@ -68,14 +68,15 @@ pub(super) fn show(progress: &mut Progress, now: VerifyProgress) {
 
 /// Each finding, and after those that have one remedy that remedy.
 pub(super) fn listed(findings: &[Finding], db: &Path) -> String {
+    let is_altered = findings.iter().any(is_of_schema);
     let mut text = String::new();
     let mut findings = findings.iter().peekable();
     while let Some(finding) = findings.next() {
         text.extend([&escaped(&sentence(finding)), "\n"]);
-        let remedy = remedy(finding, db);
+        let remedy = remedy(finding, is_altered, db);
         let is_last = findings
             .peek()
-            .is_none_or(|next| self::remedy(next, db) != remedy);
+            .is_none_or(|next| self::remedy(next, is_altered, db) != remedy);
         if is_last {
             text.extend(["  try: ", &escaped(&remedy), "\n"]);
         }
@@ -116,6 +117,14 @@ fn is_of_artifact(finding: &Finding) -> bool {
     matches!(finding, Finding::Damaged { .. })
 }
 
+/// Whether the database is not as cachesrv makes it.
+fn is_of_schema(finding: &Finding) -> bool {
+    matches!(
+        finding,
+        Finding::Missing(_) | Finding::Changed(_) | Finding::Foreign(_) | Finding::Shape { .. }
+    )
+}
+
 /// Whether no backup can be made of the database for it.
 fn is_of_table(finding: &Finding) -> bool {
     match finding {
@@ -126,11 +135,13 @@ fn is_of_table(finding: &Finding) -> bool {
 }
 
 /// A command that works; where it restores, with the server stopped.
-fn remedy(finding: &Finding, db: &Path) -> String {
-    let Finding::Damaged {
-        scope: place, hash, ..
-    } = finding
-    else {
+fn remedy(finding: &Finding, is_altered: bool, db: &Path) -> String {
+    let damaged = match finding {
+        // No command but `backup` opens a database that is not as cachesrv makes it.
+        Finding::Damaged { scope, hash, .. } if !is_altered => Some((scope, hash)),
+        _ => None,
+    };
+    let Some((place, hash)) = damaged else {
         // A copy has the schema of the migrations, counters by counting, and only what is sound.
         return if is_of_table(finding) {
             shell::with_db("cachesrv restore BACKUP.db --force", db)
@@ -201,10 +212,11 @@ impl Report {
 
 /// Findings as scripts see them.
 pub(super) fn found(findings: &[Finding], db: &Path) -> Vec<Found> {
+    let is_altered = findings.iter().any(is_of_schema);
     let of = |finding: &Finding| Found {
         kind: kind(finding),
         message: sentence(finding),
-        remedy: remedy(finding, db),
+        remedy: remedy(finding, is_altered, db),
     };
     findings.iter().map(of).collect()
 }
