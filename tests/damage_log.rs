@@ -135,7 +135,7 @@ fn a_log_that_is_damaged_costs_no_more_than_what_was_in_it() {
 /// SQLite does not bind a log to its file. Whoever puts a file in the place of another must remove the log of that
 /// one, as `restore` does. Where somebody did not, the server refuses or lives, and `verify` names it.
 #[test]
-fn the_log_of_another_database_is_found_by_verify() {
+fn the_log_of_another_database_brings_nobody_down() {
     let (one, other) = (Crashed::new("one"), Crashed::new("other"));
     for has_index in [true, false] {
         let dir = one.with("-wal", |log| log.clone_from(&other.files[1].1));

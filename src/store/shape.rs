@@ -278,7 +278,6 @@ mod tests {
                     object.sql
                 );
             }
-            std::fs::write(format!("tests/schema/{version}.sql"), &made).unwrap();
             assert_eq!(made, landed, "version {version}");
         }
     }

@@ -1,0 +1,107 @@
+-- table workspaces of workspaces
+CREATE TABLE workspaces (
+    id            INTEGER PRIMARY KEY AUTOINCREMENT,
+    name          TEXT NOT NULL UNIQUE CHECK (length(name) BETWEEN 1 AND 64),
+    created_at_ms INTEGER NOT NULL
+) STRICT;
+-- index sqlite_autoindex_workspaces_1 of workspaces
+;
+-- table sqlite_sequence of sqlite_sequence
+CREATE TABLE sqlite_sequence(name,seq);
+-- table scopes of scopes
+CREATE TABLE scopes (
+    id            INTEGER PRIMARY KEY AUTOINCREMENT,
+    workspace_id  INTEGER NOT NULL REFERENCES workspaces (id),
+    kind          TEXT NOT NULL CHECK (kind IN ('trusted', 'isolated')),
+    name          TEXT CHECK (length(name) BETWEEN 1 AND 64),
+    created_at_ms INTEGER NOT NULL,
+    CHECK ((kind = 'trusted') = (name IS NULL)),
+    UNIQUE (workspace_id, name)
+) STRICT;
+-- index sqlite_autoindex_scopes_1 of scopes
+;
+-- index one_trusted_scope_in_each_workspace of scopes
+CREATE UNIQUE INDEX one_trusted_scope_in_each_workspace ON scopes (workspace_id) WHERE kind = 'trusted';
+-- table tokens of tokens
+CREATE TABLE tokens (
+    id              INTEGER PRIMARY KEY AUTOINCREMENT,
+    public_id       TEXT NOT NULL UNIQUE,
+    workspace_id    INTEGER NOT NULL REFERENCES workspaces (id),
+    access          TEXT NOT NULL CHECK (access IN ('read', 'write', 'isolated', 'write-only')),
+    isolated_scope  TEXT CHECK (isolated_scope IS NULL OR access = 'isolated'),
+    name            TEXT,
+    secret_phc      TEXT NOT NULL,
+    secret_tag      BLOB NOT NULL CHECK (length(secret_tag) = 4),
+    created_at_ms   INTEGER NOT NULL,
+    expires_at_ms   INTEGER,
+    revoked_at_ms   INTEGER,
+    last_used_at_ms INTEGER
+) STRICT;
+-- index sqlite_autoindex_tokens_1 of tokens
+;
+-- index tokens_by_name of tokens
+CREATE INDEX tokens_by_name ON tokens (workspace_id, name) WHERE name IS NOT NULL;
+-- table artifacts of artifacts
+CREATE TABLE artifacts (
+    id               INTEGER PRIMARY KEY AUTOINCREMENT,
+    scope_id         INTEGER NOT NULL REFERENCES scopes (id),
+    hash             TEXT NOT NULL,
+    state            TEXT NOT NULL CHECK (state IN ('uploading', 'stored', 'condemned')),
+    size_bytes       INTEGER NOT NULL CHECK (size_bytes >= 0),
+    digest           BLOB CHECK (length(digest) = 32),
+    created_at_ms    INTEGER NOT NULL,
+    read_at_ms       INTEGER NOT NULL,
+    writer_token_id  INTEGER NOT NULL REFERENCES tokens (id),
+    writer_address   TEXT NOT NULL,
+    condemned_at_ms  INTEGER,
+    condemned_reason TEXT,
+    CHECK (state <> 'stored' OR digest IS NOT NULL),
+    CHECK ((state = 'condemned') = (condemned_at_ms IS NOT NULL)),
+    CHECK ((state = 'condemned') = (condemned_reason IS NOT NULL))
+) STRICT;
+-- index artifacts_by_key of artifacts
+CREATE UNIQUE INDEX artifacts_by_key ON artifacts (scope_id, hash) WHERE state = 'stored';
+-- index artifacts_to_clean_up of artifacts
+CREATE INDEX artifacts_to_clean_up ON artifacts (state, condemned_at_ms) WHERE state <> 'stored';
+-- table chunks of chunks
+CREATE TABLE chunks (
+    id       INTEGER PRIMARY KEY,
+    checksum INTEGER NOT NULL,
+    data     BLOB NOT NULL
+) STRICT;
+-- trigger stored_entries_come_from_tokens_that_may_write_there_insert of artifacts
+CREATE TRIGGER stored_entries_come_from_tokens_that_may_write_there_insert
+BEFORE INSERT ON artifacts
+WHEN NEW.state = 'stored' AND NOT EXISTS (
+    SELECT 1 FROM scopes JOIN tokens ON tokens.workspace_id = scopes.workspace_id
+    WHERE scopes.id = NEW.scope_id AND tokens.id = NEW.writer_token_id
+      AND CASE scopes.kind WHEN 'trusted' THEN tokens.access IN ('write', 'write-only')
+                           ELSE tokens.access = 'isolated' END)
+BEGIN
+    SELECT RAISE(ABORT, 'the writer may not store in this scope');
+END;
+-- trigger stored_entries_come_from_tokens_that_may_write_there_update of artifacts
+CREATE TRIGGER stored_entries_come_from_tokens_that_may_write_there_update
+BEFORE UPDATE OF state ON artifacts
+WHEN NEW.state = 'stored' AND NOT EXISTS (
+    SELECT 1 FROM scopes JOIN tokens ON tokens.workspace_id = scopes.workspace_id
+    WHERE scopes.id = NEW.scope_id AND tokens.id = NEW.writer_token_id
+      AND CASE scopes.kind WHEN 'trusted' THEN tokens.access IN ('write', 'write-only')
+                           ELSE tokens.access = 'isolated' END)
+BEGIN
+    SELECT RAISE(ABORT, 'the writer may not store in this scope');
+END;
+-- trigger stored_entries_never_change of artifacts
+CREATE TRIGGER stored_entries_never_change
+BEFORE UPDATE OF id, scope_id, hash, size_bytes, digest, writer_token_id, writer_address, created_at_ms
+ON artifacts WHEN OLD.state <> 'uploading'
+BEGIN
+    SELECT RAISE(ABORT, 'a stored entry never changes');
+END;
+-- trigger artifacts_never_go_back of artifacts
+CREATE TRIGGER artifacts_never_go_back
+BEFORE UPDATE OF state ON artifacts
+WHEN (OLD.state = 'condemned') OR (OLD.state = 'stored' AND NEW.state = 'uploading')
+BEGIN
+    SELECT RAISE(ABORT, 'an artifact never goes back to an earlier state');
+END;
