@@ -176,6 +176,18 @@ pub fn draw(seed: u64, has_large: bool) -> Vec<Step> {
             steps.push(of_the_file(random));
         }
         steps.push(step(random, has_large));
+        if let Some(&Step::Get { token, url, hash }) = steps.last()
+            && random.below(5) == 0
+        {
+            // An old entry, at the edge of how precisely its reads are noted, and a young one beside it.
+            let again = || Step::Get { token, url, hash };
+            let (age, rest) = match random.below(3) {
+                0 => (86_400_000, 599_999 + random.below(3) as i64),
+                1 => (86_400_000, random.below(1_300_000) as i64),
+                _ => (1 + random.below(60_000) as i64, random.below(9_000) as i64),
+            };
+            steps.extend([Step::Wait(age), again(), Step::Wait(rest), again()]);
+        }
         if matches!(steps.last(), Some(Step::Open { .. })) && random.below(3) == 0 {
             // What is being read goes meanwhile.
             let (age_ms, is_dry) = ([None; 2], false);
