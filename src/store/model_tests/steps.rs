@@ -179,14 +179,18 @@ pub fn draw(seed: u64, has_large: bool) -> Vec<Step> {
         if let Some(&Step::Get { token, url, hash }) = steps.last()
             && random.below(5) == 0
         {
-            // An old entry, at the edge of how precisely its reads are noted, and a young one beside it.
+            // About as soon again as reads of an entry of this age are noted.
             let again = || Step::Get { token, url, hash };
-            let (age, rest) = match random.below(3) {
-                0 => (86_400_000, 599_999 + random.below(3) as i64),
-                1 => (86_400_000, random.below(1_300_000) as i64),
-                _ => (1 + random.below(60_000) as i64, random.below(9_000) as i64),
+            let (age, rest) = match random.below(4) {
+                0 => (86_400_000, 599_999 + random.below(3)),
+                1 => (86_400_000, random.below(1_300_000)),
+                _ => {
+                    let age = 20_000 + random.below(200_000);
+                    (age, age / 16 + random.below(age / 8))
+                }
             };
-            steps.extend([Step::Wait(age), again(), Step::Wait(rest), again()]);
+            let wait = |ms: u64| Step::Wait(ms as i64);
+            steps.extend([wait(age), again(), wait(rest), again()]);
         }
         if matches!(steps.last(), Some(Step::Open { .. })) && random.below(3) == 0 {
             // What is being read goes meanwhile.
