@@ -113,6 +113,9 @@ impl Evicted {
     }
 }
 
+/// Which kinds are on their way down to [`END_PERCENT`] since an earlier plan, which was cut: trusted, isolated.
+pub(super) type Unfinished = [bool; 2];
+
 /// How far the eviction of one kind must go, and how far it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Course {
@@ -128,18 +131,25 @@ pub(super) struct Course {
 }
 
 /// Plans the eviction of each kind, isolated first; `None` where nothing has to go. What is condemned and
-/// `held` is not about to be free.
+/// `held` is not about to be free. Of a kind that is `unfinished` a budget is evicted to its end, though it is
+/// below where that begins.
 pub(super) fn plan(
     connection: &Connection,
     limits: &EvictionLimits,
     disk: &Disk,
     held: impl Fn(i64) -> bool,
+    unfinished: Unfinished,
     now_ms: i64,
 ) -> Result<Option<[Course; 2]>, StoreError> {
     let lack_bytes = lack_bytes(connection, disk, held)?;
     let course = |kind, disk_bytes| -> Result<Course, StoreError> {
         let budget = limits.of(kind);
-        let is_over = used(connection, kind)?.bytes() > percent(budget.max_bytes, BEGIN_PERCENT);
+        let over_percent = if unfinished[kind as usize] {
+            END_PERCENT
+        } else {
+            BEGIN_PERCENT
+        };
+        let is_over = used(connection, kind)?.bytes() > percent(budget.max_bytes, over_percent);
         let age_ms = i64::try_from(budget.max_age.as_millis()).unwrap_or(i64::MAX);
         Ok(Course {
             kind,
@@ -314,6 +324,16 @@ impl Course {
         } else {
             None
         }
+    }
+
+    /// Notes whether a budget is over, so that a plan after one that was cut goes on to its end.
+    pub fn note(&self, unfinished: &mut Unfinished) {
+        unfinished[self.kind as usize] = self.keep_bytes < u64::MAX;
+    }
+
+    /// Notes that the course is at its end.
+    pub fn note_end(&self, unfinished: &mut Unfinished) {
+        unfinished[self.kind as usize] = false;
     }
 
     /// Lets this kind yield for the disk what the one before it did not.

@@ -76,7 +76,7 @@ impl Db {
         disk: &Disk,
         now_ms: i64,
     ) -> Option<[Course; 2]> {
-        eviction::plan(&self.connection, limits, disk, held, now_ms).unwrap()
+        eviction::plan(&self.connection, limits, disk, held, [false; 2], now_ms).unwrap()
     }
 
     /// Evicts all that has to go, as the housekeeper does, in batches of this many rows.
@@ -635,6 +635,50 @@ fn a_server_evicts_by_its_limits_and_tells_in_few_words() {
     );
     let sum: u64 = told.iter().map(|(_, _, sum)| sum.artifacts).sum();
     assert_eq!(sum as i64, gone);
+}
+
+#[test]
+fn an_eviction_that_is_too_long_for_a_tick_goes_on_in_the_next_down_to_90_percent() {
+    let (all, in_one_tick) = (20_000, 8192);
+    // After one tick between where eviction begins and where it ends.
+    let most = (all - in_one_tick) * 1000 / 925;
+    let fixture = Fixture::with(|options| options.eviction.trusted.max_bytes = most * 512);
+    let connection = Connection::open(fixture.path()).unwrap();
+    connection.busy_timeout(WAIT).unwrap();
+    let sql = "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < ?1)
+               INSERT INTO artifacts (scope_id, hash, state, size_bytes, digest, created_at_ms, read_at_ms,
+                                      writer_token_id, writer_address, is_isolated)
+               SELECT 1, n, 'stored', 0, zeroblob(32), 0, n, 1, '', 0 FROM number";
+    connection.execute(sql, [all as i64]).unwrap();
+    let end = most * 90 / 100;
+    let stored = "SELECT count(*) FROM artifacts WHERE state = 'stored'";
+    fixture.wait_until(stored, end as i64);
+    counters_are_facts(&fixture);
+}
+
+#[test]
+fn only_the_kind_whose_eviction_was_cut_goes_on_below_95_percent() {
+    let db = Db::new();
+    for time in 0..92 {
+        db.add(Trusted, KIB - 512, time);
+        db.add(Isolated, KIB - 512, time);
+    }
+    let limits = limits(100 * KIB, 100 * KIB);
+    let rest = |unfinished| {
+        let disk = wide(&db);
+        let plan = eviction::plan(&db.connection, &limits, &disk, |_| false, unfinished, 100);
+        let courses = plan.unwrap()?;
+        let [isolated, trusted] = courses.map(|mut course| {
+            eviction::count_all(&db.connection, &mut course)
+                .unwrap()
+                .total()
+                .artifacts
+        });
+        Some((trusted, isolated))
+    };
+    assert_eq!(rest([false, false]), None);
+    assert_eq!(rest([true, false]), Some((2, 0)));
+    assert_eq!(rest([false, true]), Some((0, 2)));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::admin::Admin;
 use super::cleaner::{self, Progress};
 use super::connection::{self, PAGE_SIZE_BYTES, Synchronous};
 use super::error::StoreError;
-use super::eviction::{self, Course, Evicted, EvictionLimits, FilePages, Used};
+use super::eviction::{self, Course, Evicted, EvictionLimits, FilePages, Unfinished, Used};
 use super::model::ScopeKind;
 use super::now_ms;
 use super::shrink::Due;
@@ -92,7 +92,14 @@ impl Admin {
             0
         };
         let disk = Disk::look(&database(connection), floor_bytes);
-        let plan = eviction::plan(connection, &gc.limits, &disk, |_| false, now_ms())?;
+        let plan = eviction::plan(
+            connection,
+            &gc.limits,
+            &disk,
+            |_| false,
+            Unfinished::default(),
+            now_ms(),
+        )?;
         let Some([mut isolated, mut trusted]) = plan else {
             return Ok(evicted);
         };

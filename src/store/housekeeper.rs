@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use super::cleaner::{self, Kept, Leftovers, Progress};
 use super::connection::PAGE_SIZE_BYTES;
 use super::error::StoreError;
-use super::eviction::{self, Course, Evicted, EvictionLimits, FilePages};
+use super::eviction::{self, Course, Evicted, EvictionLimits, FilePages, Unfinished};
 use super::now_ms;
 use super::observer::{Event, Observer};
 use super::read_times::ReadTimes;
@@ -32,7 +32,7 @@ const READ_TIMES_TICKS: u64 = 5;
 const EVICTION_ROWS: usize = 128;
 
 /// Jobs of eviction for each kind in one tick at the most: whoever stores small entries as fast as others go
-/// must not keep everything else waiting.
+/// must not keep everything else waiting. The next tick goes on.
 const EVICTION_JOBS_MAX: usize = 64;
 
 /// From one telling of what was evicted to the next, in ticks: what goes by its age goes one by one.
@@ -63,6 +63,8 @@ struct State {
     /// What was evicted and not told yet, and the tick from which on it may be.
     untold: Evicted,
     tell_from: u64,
+    /// Budgets whose eviction has begun and is not at its end, for it was cut or failed.
+    unfinished: Unfinished,
     due: Due,
     /// Eviction failed at the last try, which was told.
     is_failing: bool,
@@ -89,6 +91,7 @@ impl State {
             ticks: 0,
             untold: Evicted::default(),
             tell_from: 0,
+            unfinished: Unfinished::default(),
             due: Due::NONE,
             is_failing: false,
             is_stuck: false,
@@ -200,14 +203,16 @@ impl Chores {
         let disk = self.space.take_wants();
         let steady_for = state.steady.look(Instant::now(), now_ms());
         let limits = self.limits.when_steady_for(steady_for);
-        let evicted = &mut state.untold;
+        let unfinished = state.unfinished;
         let plan = || {
             let kept = Arc::clone(&self.kept);
             move |connection: &Connection| {
-                eviction::plan(connection, &limits, &disk, |id| kept.holds(id), now_ms())
+                let held = |id| kept.holds(id);
+                eviction::plan(connection, &limits, &disk, held, unfinished, now_ms())
             }
         };
         if self.run(Weight::Small(0), plan())?.is_none() {
+            state.unfinished = Unfinished::default();
             return Ok(());
         }
         // The order is to be that of now.
@@ -215,10 +220,13 @@ impl Chores {
         let Some([mut isolated, mut trusted]) = self.run(Weight::Small(0), plan())? else {
             return Ok(());
         };
-        if self.evict_kind(&mut isolated, evicted, stop)? {
+        for course in [&isolated, &trusted] {
+            course.note(&mut state.unfinished);
+        }
+        if self.evict_kind(&mut isolated, state, stop)? {
             trusted.follow(&isolated);
         }
-        self.evict_kind(&mut trusted, evicted, stop)?;
+        self.evict_kind(&mut trusted, state, stop)?;
         Ok(())
     }
 
@@ -226,7 +234,7 @@ impl Chores {
     fn evict_kind(
         &self,
         course: &mut Course,
-        evicted: &mut Evicted,
+        state: &mut State,
         stop: &Stop,
     ) -> Result<bool, StoreError> {
         for _ in 0..EVICTION_JOBS_MAX {
@@ -240,9 +248,10 @@ impl Chores {
             })?;
             *course = after;
             if some == Evicted::default() {
+                course.note_end(&mut state.unfinished);
                 return Ok(true);
             }
-            evicted.add(&some);
+            state.untold.add(&some);
         }
         Ok(false)
     }

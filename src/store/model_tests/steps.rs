@@ -176,6 +176,22 @@ pub fn draw(seed: u64, has_large: bool) -> Vec<Step> {
             steps.push(of_the_file(random));
         }
         steps.push(step(random, has_large));
+        if let Some(&Step::Get { token, url, hash }) = steps.last()
+            && random.below(5) == 0
+        {
+            // About as soon again as reads of an entry of this age are noted.
+            let again = || Step::Get { token, url, hash };
+            let (age, rest) = match random.below(4) {
+                0 => (86_400_000, 599_999 + random.below(3)),
+                1 => (86_400_000, random.below(1_300_000)),
+                _ => {
+                    let age = 20_000 + random.below(200_000);
+                    (age, age / 16 + random.below(age / 8))
+                }
+            };
+            let wait = |ms: u64| Step::Wait(ms as i64);
+            steps.extend([wait(age), again(), wait(rest), again()]);
+        }
         if matches!(steps.last(), Some(Step::Open { .. })) && random.below(3) == 0 {
             // What is being read goes meanwhile.
             let (age_ms, is_dry) = ([None; 2], false);
