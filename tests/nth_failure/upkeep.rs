@@ -94,7 +94,12 @@ fn a_log_that_cannot_be_folded_is_folded_later() {
 fn a_long_log_that_cannot_be_folded_is_folded_later() {
     let faults = [WRITE_ENOSPC, MEMORY];
     let of = threads::CHECKPOINTER;
-    let settings = ["log.requests=false", "eviction.max_size=40MiB"];
+    // Less than a client waits for its answer.
+    let settings = [
+        "limits.database_wait=15s",
+        "log.requests=false",
+        "eviction.max_size=40MiB",
+    ];
     at_once(
         "fold under load",
         of,
@@ -109,6 +114,10 @@ fn a_long_log_that_cannot_be_folded_is_folded_later() {
             }
             trap.clear();
             watched.stores_and_forgets(8_000_000);
+            // Or it would be longer with each trap, until uploads have to wait for it.
+            eventually("the log is folded", || {
+                (log_bytes(watched) == 0).then_some(())
+            });
             let answer = watched.get(number).expect("an answer");
             assert!([200, 404].contains(&answer.status), "{}", trap.place());
             let other = watched.stores(300);
