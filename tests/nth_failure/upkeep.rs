@@ -167,6 +167,45 @@ fn an_eviction_that_fails_is_made_later() {
     });
 }
 
+/// What passes is no damage, and is not called so.
+#[test]
+fn cleaning_that_finds_no_room_is_made_later() {
+    const FAILED: &str = " cannot free what removed artifacts occupy";
+    let of = threads::UPKEEP;
+    at_once(
+        "cleaning",
+        of,
+        &SETTINGS,
+        &[WRITE_ENOSPC],
+        |watched, trap| {
+            let failures = |watched: &Watched| watched.server.lines_with(FAILED);
+            let number = watched.stores_and_forgets(300_000);
+            trap.set();
+            let before = failures(watched);
+            let purged = watched.dir.cli(&["purge", "--hash", &number.to_string()]);
+            purged.done();
+            let age = "UPDATE artifacts SET condemned_at_ms = 0 WHERE state = 'condemned'";
+            let left = "SELECT count(*) FROM artifacts WHERE state = 'condemned'";
+            let connection = watched.dir.sqlite();
+            connection.execute(age, []).expect("rows changed");
+            drop(connection);
+            eventually("cleaning has failed, or is done", || {
+                (failures(watched) > before || watched.dir.number(left) == 0).then_some(())
+            });
+            trap.clear();
+            eventually("what was removed is freed", || {
+                (watched.dir.number(left) == 0).then_some(())
+            });
+            assert_eq!(
+                watched.server.lines_with("cachesrv verify"),
+                0,
+                "{}",
+                watched.server.log()
+            );
+        },
+    );
+}
+
 #[test]
 fn a_scheduled_backup_that_fails_is_made_later() {
     let faults = [
