@@ -23,7 +23,7 @@ umask 022
 
 readonly default_versions=(20.8.4 22.7.12 24.0.6)
 readonly scenarios=(cold warm failing_task read_token burst two_builders sigkill trailing_slash refused
-  creep conflict revoked_midway tls shutdown)
+  creep conflict revoked_midway full_disk tls shutdown)
 
 readonly leaf_builds='big:build links:build modes:build small:build unicode:build'
 readonly all_builds="app:build $leaf_builds"
@@ -126,7 +126,7 @@ wait_until() {
 
 check_tools() {
   local tool missing=()
-  for tool in node npm git timeout openssl; do
+  for tool in node npm git timeout openssl unshare; do
     command -v "$tool" >/dev/null || missing+=("$tool")
   done
   ((${#missing[@]} == 0)) || fail "this test needs ${missing[*]} on the PATH: install it and run again"
@@ -269,12 +269,14 @@ server_is_listening() {
   server_url=$server_origin
 }
 
+# start_server [COMMAND...]: what is or becomes the server.
 start_server() {
+  (($# > 0)) || set -- "$bin" serve
   server_starts=$((server_starts + 1))
   server_log=$run/server-$server_starts.log
   : >"$server_log"
   env -C "$run" CACHESRV_DB="$run/cache.db" CACHESRV_LISTEN=127.0.0.1:0 \
-    "$bin" serve </dev/null >>"$server_log" 2>&1 &
+    "$@" </dev/null >>"$server_log" 2>&1 &
   server_pid=$!
   wait_until "$start_timeout" 'the server to listen' server_is_listening
 }
@@ -916,6 +918,73 @@ expect_late_refusal() {
 }
 
 late_put_of() { puts_of "$1" | grep -E " bytes_in=3[0-9]{7} .* token_name=$2( |\$)"; }
+
+# The disk of the cache is full: what is stored is restored, the rest is built, and no build fails. Once there is room
+# again, what is built is stored, without a restart.
+scenario_full_disk() {
+  local kept='links:build modes:build' changed='small:build unicode:build' disk_token disk
+  database=$run/disk.db mint disk_token --write --name disk
+  stop_server
+  start_server_on_small_disk
+  disk=/proc/$server_pid/root$run/disk
+  as_trusted
+  wipe
+  run_nx disk-cold "$disk_token" -t build --projects="$quick_projects"
+  expect_exit 0
+  expect_tasks '' "$quick_builds"
+  # shellcheck disable=SC2086 # a list of words
+  expect_puts 200 $quick_builds
+  remember kept
+
+  # To the last byte.
+  ! head -c 1G /dev/zero 2>/dev/null >"$disk/rest" || fail 'the disk of the server is not small'
+  change_source small
+  change_source unicode
+  wipe
+  run_nx disk-full "$disk_token" -t build --projects="$quick_projects"
+  expect_exit 0
+  expect_tasks "$kept" "$changed"
+  # shellcheck disable=SC2086
+  expect_puts 403 $changed
+  # shellcheck disable=SC2086
+  expect_answer 404 "$disk_token" $changed
+  # What was restored is what was built before.
+  task_words | grep -vE '^(small|unicode) ' >"$run/now.words"
+  grep -vE '^(small|unicode) ' "$run/kept.words" | diff -u --label printed --label replayed - "$run/now.words" >"$run/diff" \
+    || fail "the replayed terminal output differs: $(head -n 40 "$run/diff")"
+
+  rm "$disk/rest"
+  wipe
+  run_nx disk-freed "$disk_token" -t build --projects="$quick_projects"
+  expect_exit 0
+  expect_tasks "$kept" "$changed"
+  # shellcheck disable=SC2086
+  expect_puts 200 $changed
+  remember freed
+  wipe
+  run_nx disk-warm "$disk_token" -t build --projects="$quick_projects"
+  expect_exit 0
+  expect_tasks "$kept $changed" ''
+  expect_same freed
+  stop_server
+  start_server
+}
+
+# On a disk of its own, which nobody else sees and which goes with the server.
+start_server_on_small_disk() {
+  local flags
+  mkdir "$run/disk"
+  # Without privileges in a user namespace; some containers let root mount but make no such namespace.
+  for flags in -rm -m; do
+    unshare "$flags" mount -t tmpfs none "$run/disk" 2>/dev/null || continue
+    # shellcheck disable=SC2016 # the shell inside expands it
+    start_server unshare "$flags" sh -ec 'mount -t tmpfs -o size=64m none disk
+      cp -p disk.db disk/cache.db
+      CACHESRV_DB=$PWD/disk/cache.db exec "$0" serve --set eviction.min_free_disk=0' "$bin"
+    return
+  done
+  fail 'this test mounts a small disk: run it as root, or where unshare -rm works'
+}
 
 # The same over TLS, with a certificate of a private CA that the commands of the README made. Who does not know the CA, or
 # says http://, is told so, the one in the server's log, the other by Nx. Nx knows SSL_CERT_FILE from 21.6 on.

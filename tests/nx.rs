@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// What the script needs and a machine with Rust may lack.
-const TOOLS: [&str; 5] = ["bash", "node", "npm", "git", "openssl"];
+const TOOLS: [&str; 6] = ["bash", "node", "npm", "git", "openssl", "unshare"];
 
 #[test]
 fn real_nx_stores_and_restores_a_workspace() {

@@ -66,7 +66,7 @@ impl StoreError {
 
     /// Whether it is what is in the file that cannot be read: malformed pages, a table that is not there, a
     /// value of a wrong kind. All that is left are the disk and the moment.
-    pub(super) fn is_fault_of_the_file(&self) -> bool {
+    pub fn is_fault_of_the_file(&self) -> bool {
         let is_of_statement =
             matches!(self, Self::Sqlite { code, .. } if *code == rusqlite::ffi::SQLITE_ERROR);
         self.is_corruption() || is_of_statement

@@ -443,3 +443,5 @@ mod isolation_tests;
 mod model_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod writer_tests;

@@ -318,32 +318,40 @@ fn commit_group(
     connection: &Connection,
     jobs: &mut [Box<dyn Job>],
 ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
-    if !connection.is_autocommit() {
-        // The group before could not be undone; nothing new may join it.
-        execute(connection, "ROLLBACK")?;
-    }
+    // What the group before did may be there still, if it could not be undone; nothing new may join it.
+    undo(connection)?;
     execute(connection, "BEGIN IMMEDIATE")?;
+    let outcomes = run_and_commit(connection, jobs);
+    if outcomes.is_err() {
+        // At once, or the next group would have to come first, and until then nobody else could write.
+        let _ = undo(connection);
+    }
+    outcomes
+}
+
+/// Ends a transaction that is open without a trace of it.
+fn undo(connection: &Connection) -> Result<(), StoreError> {
+    if connection.is_autocommit() {
+        return Ok(());
+    }
+    execute(connection, "ROLLBACK")
+}
+
+/// The same in a transaction, which is over only if this succeeds.
+fn run_and_commit(
+    connection: &Connection,
+    jobs: &mut [Box<dyn Job>],
+) -> Result<Vec<Result<(), StoreError>>, StoreError> {
     let mut outcomes = Vec::with_capacity(jobs.len());
     for job in jobs {
-        let outcome = match run_in_savepoint(connection, job.as_mut()) {
-            Ok(outcome) => outcome,
-            Err(error) => {
-                execute(connection, "ROLLBACK")?;
-                return Err(error);
-            }
-        };
+        let outcome = run_in_savepoint(connection, job.as_mut())?;
         if connection.is_autocommit() {
             // A full disk or an I/O error made SQLite roll the whole transaction back.
             return Err(outcome.err().unwrap_or(StoreError::Busy));
         }
         outcomes.push(outcome);
     }
-    if let Err(error) = execute(connection, "COMMIT") {
-        if !connection.is_autocommit() {
-            execute(connection, "ROLLBACK")?;
-        }
-        return Err(error);
-    }
+    execute(connection, "COMMIT")?;
     Ok(outcomes)
 }
 

@@ -6,7 +6,8 @@ use crate::support::entries::{self, Entries, counters_are_facts};
 use crate::support::fault::{Trap, usual};
 use crate::support::{Random, Server};
 
-const USUAL: u64 = 2;
+/// Places of each fault in CI: each takes a process or two.
+const USUAL: u64 = 1;
 
 #[test]
 fn a_token_is_made_or_not() {

@@ -35,17 +35,17 @@ fn uploads(operation: &'static str, settings: &[&str], size: usize, usual: u64) 
 
 #[test]
 fn a_small_upload_is_stored_or_refused() {
-    uploads("PUT of 300 bytes", &SETTINGS, 300, 12);
+    uploads("PUT of 300 bytes", &SETTINGS, 300, 6);
 }
 
 #[test]
 fn an_upload_of_several_batches_is_stored_or_refused() {
-    uploads("PUT of 2.2 MB", &SETTINGS, BATCHES, 6);
+    uploads("PUT of 2.2 MB", &SETTINGS, BATCHES, 3);
 }
 
 #[test]
 fn an_upload_without_a_mapping_is_stored_or_refused() {
-    uploads("PUT of 20 KB, unmapped", &UNMAPPED, 20_000, 8);
+    uploads("PUT of 20 KB, unmapped", &UNMAPPED, 20_000, 4);
 }
 
 fn downloads(operation: &'static str, settings: &[&str], size: usize) {
@@ -56,7 +56,7 @@ fn downloads(operation: &'static str, settings: &[&str], size: usize) {
         control: &control,
         operation,
         threads: threads::REQUEST,
-        usual: 12,
+        usual: 6,
     };
     series.run(&mut random, &READS, |trap| watched.serves_in(trap, number));
     watched.ends_well(settings);

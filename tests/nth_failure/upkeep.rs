@@ -94,7 +94,12 @@ fn a_log_that_cannot_be_folded_is_folded_later() {
 fn a_long_log_that_cannot_be_folded_is_folded_later() {
     let faults = [WRITE_ENOSPC, MEMORY];
     let of = threads::CHECKPOINTER;
-    let settings = ["log.requests=false", "eviction.max_size=40MiB"];
+    // Less than a client waits for its answer.
+    let settings = [
+        "limits.database_wait=15s",
+        "log.requests=false",
+        "eviction.max_size=40MiB",
+    ];
     at_once(
         "fold under load",
         of,
@@ -109,6 +114,10 @@ fn a_long_log_that_cannot_be_folded_is_folded_later() {
             }
             trap.clear();
             watched.stores_and_forgets(8_000_000);
+            // Or it would be longer with each trap, until uploads have to wait for it.
+            eventually("the log is folded", || {
+                (log_bytes(watched) == 0).then_some(())
+            });
             let answer = watched.get(number).expect("an answer");
             assert!([200, 404].contains(&answer.status), "{}", trap.place());
             let other = watched.stores(300);
@@ -156,6 +165,45 @@ fn an_eviction_that_fails_is_made_later() {
         let small = watched.stores_and_forgets(300);
         assert_eq!(watched.get(small).map(|answer| answer.status), Some(200));
     });
+}
+
+/// What passes is no damage, and is not called so.
+#[test]
+fn cleaning_that_finds_no_room_is_made_later() {
+    const FAILED: &str = " cannot free what removed artifacts occupy";
+    let of = threads::UPKEEP;
+    at_once(
+        "cleaning",
+        of,
+        &SETTINGS,
+        &[WRITE_ENOSPC],
+        |watched, trap| {
+            let failures = |watched: &Watched| watched.server.lines_with(FAILED);
+            let number = watched.stores_and_forgets(300_000);
+            trap.set();
+            let before = failures(watched);
+            let purged = watched.dir.cli(&["purge", "--hash", &number.to_string()]);
+            purged.done();
+            let age = "UPDATE artifacts SET condemned_at_ms = 0 WHERE state = 'condemned'";
+            let left = "SELECT count(*) FROM artifacts WHERE state = 'condemned'";
+            let connection = watched.dir.sqlite();
+            connection.execute(age, []).expect("rows changed");
+            drop(connection);
+            eventually("cleaning has failed, or is done", || {
+                (failures(watched) > before || watched.dir.number(left) == 0).then_some(())
+            });
+            trap.clear();
+            eventually("what was removed is freed", || {
+                (watched.dir.number(left) == 0).then_some(())
+            });
+            assert_eq!(
+                watched.server.lines_with("cachesrv verify"),
+                0,
+                "{}",
+                watched.server.log()
+            );
+        },
+    );
 }
 
 #[test]

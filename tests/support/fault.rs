@@ -222,11 +222,32 @@ impl Series<'_> {
     /// Lets each of `faults` happen at one place after the other, once and for good.
     pub fn run(&self, random: &mut Random, faults: &[Fault], mut attempt: impl FnMut(&Trap)) {
         for &fault in faults {
-            self.run_one(random, fault, Extent::Once, &mut attempt);
+            let mut attempt = |trap: &Trap| {
+                let began = Instant::now();
+                attempt(trap);
+                let took = began.elapsed();
+                if took > SLOW {
+                    println!("{}: {took:?} with {}", self.operation, trap.place());
+                }
+            };
+            // Nothing fails, and says how much could.
+            attempt(&self.trap(fault, Extent::Once, u64::MAX));
+            let operations = self.control.get(word::COUNT);
+            self.run_one(random, fault, Extent::Once, operations, &mut attempt);
             // An interruption or a part of a write that comes again and again is no fault but a standstill.
             if !fault.is_harmless {
-                self.run_one(random, fault, Extent::On, &mut attempt);
+                self.run_one(random, fault, Extent::On, operations, &mut attempt);
             }
+        }
+    }
+
+    fn trap(&self, fault: Fault, extent: Extent, nth: u64) -> Trap<'_> {
+        Trap {
+            control: self.control,
+            fault,
+            nth,
+            extent,
+            threads: self.threads,
         }
     }
 
@@ -235,26 +256,10 @@ impl Series<'_> {
         random: &mut Random,
         fault: Fault,
         extent: Extent,
+        operations: u64,
         attempt: &mut impl FnMut(&Trap),
     ) {
-        let trap = |nth| Trap {
-            control: self.control,
-            fault,
-            nth,
-            extent,
-            threads: self.threads,
-        };
-        let mut attempt = |trap: &Trap| {
-            let began = Instant::now();
-            attempt(trap);
-            let took = began.elapsed();
-            if took > SLOW {
-                println!("{}: {took:?} with {}", self.operation, trap.place());
-            }
-        };
-        // Nothing fails, and says how much could.
-        attempt(&trap(u64::MAX));
-        let operations = self.control.get(word::COUNT);
+        let trap = |nth| self.trap(fault, extent, nth);
         let (mut cases, mut hit) = (0, 0);
         for nth in places(random, operations, rounds(self.usual)) {
             let trap = trap(nth);
@@ -264,7 +269,8 @@ impl Series<'_> {
         }
         // The end: behind the last operation nothing is hit. What was found in memory the first time may not be later.
         let mut beyond = operations + 1;
-        let mut is_open = operations > 0;
+        // One that did not come fails neither once nor for good.
+        let mut is_open = operations > 0 && extent == Extent::Once;
         while is_open {
             let trap = trap(beyond);
             attempt(&trap);
