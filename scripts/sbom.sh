@@ -124,10 +124,7 @@ bom() {
 
 # Each text once, under the crates that carry it.
 notices() {
-    local name version place file texts
-    texts=$(mktemp -d)
-    # shellcheck disable=SC2064 # its value of now
-    trap "rm -rf '$texts'" EXIT
+    local name version place places=() list=''
     cat <<'END'
 cachesrv is licensed under MIT or Apache-2.0, at your option: see LICENSE.
 
@@ -146,23 +143,52 @@ The Rust standard library is licensed under MIT or Apache-2.0, whose texts are i
 END
     while read -r name version; do
         place=$(source_of "$name" "$version")
-        while read -r file; do
-            tr -d '\r' <"$file" >"$texts/new"
-            sum=$(sha256sum "$texts/new" | cut -c 1-64)
-            [ -e "$texts/$sum" ] || mv "$texts/new" "$texts/$sum"
-            echo "$sum $name $version" >>"$texts/index"
-        done < <(find "$place" -type f ! -name '*.rs' ! -name '*.toml' \
-            \( -iname 'licen[cs]e*' -o -iname 'copying*' -o -iname 'notice*' -o -iname 'copyright*' -o -iname 'unlicense*' \) | sort)
-        grep -q " $name $version\$" "$texts/index" ||
-            printf '\n%s %s comes without a text of its licence: %s\n' "$name" "$version" \
-                "$(sed -n 's/^license = //p' "$place/Cargo.toml")"
+        places+=("$place")
+        list+="$name $version"$'\t'"$place"$'\n'
     done < <(linked)
-    awk '!seen[$1]++ { print $1 }' "$texts/index" | while read -r sum; do
-        printf '\n%s\n' "$(printf '%0.s=' {1..100})"
-        awk -v sum="$sum" '$1 == sum { printf "%s%s %s", n++ ? ", " : "", $2, $3 } END { print "\n" }' "$texts/index" |
-            fold --spaces --width 110
-        cat "$texts/$sum"
-    done
+    # One program for all files: several for each take a minute on a busy machine.
+    find "${places[@]}" -type f ! -name '*.rs' ! -name '*.toml' \
+        \( -iname 'licen[cs]e*' -o -iname 'copying*' -o -iname 'notice*' -o -iname 'copyright*' -o -iname 'unlicense*' \) |
+        sort | awk -F '\t' '
+        # A whole file, with the line ends of Unix.
+        function content(path,    text, line) {
+            while ((getline line < path) > 0) { sub(/\r$/, "", line); text = text line "\n" }
+            close(path)
+            return text
+        }
+        function licence(place,    line) {
+            while ((getline line < (place "/Cargo.toml")) > 0) if (line ~ /^license = /) break
+            return substr(line, 11)
+        }
+        function wrapped(line,    out, at) {
+            while (length(line) > 110) {
+                for (at = 110; at > 1 && substr(line, at, 1) != " "; at--);
+                out = out substr(line, 1, at - 1) "\n"
+                line = substr(line, at + 1)
+            }
+            return out line "\n"
+        }
+        NR == FNR { crates[++count] = $1; places[count] = $2; next }
+        {
+            match($0, /^.*\/registry\/src\/[^\/]*\/[^\/]*/)
+            place = substr($0, 1, RLENGTH)
+            paths[place, ++files[place]] = $0
+        }
+        END {
+            rule = sprintf("%100s", "")
+            gsub(/ /, "=", rule)
+            for (i = 1; i <= count; i++) {
+                place = places[i]
+                if (!files[place]) printf "\n%s comes without a text of its licence: %s\n", crates[i], licence(place)
+                for (j = 1; j <= files[place]; j++) {
+                    text = content(paths[place, j])
+                    if (!(text in carriers)) { texts[++total] = text; carriers[text] = crates[i] }
+                    else if (last[text] != i) carriers[text] = carriers[text] ", " crates[i]
+                    last[text] = i
+                }
+            }
+            for (i = 1; i <= total; i++) printf "\n%s\n%s\n%s", rule, wrapped(carriers[texts[i]]), texts[i]
+        }' <(printf '%s' "$list") -
 }
 
 case ${1:-} in

@@ -40,7 +40,8 @@ const COST_MAX: Cost = Cost {
 /// What is asked of the allocator for a run at the least, in blocks of 1 KiB; what a run does not need is never
 /// touched. glibc maps large pieces and unmaps them when they are freed, but takes one of up to 32 MiB that is freed
 /// for a sign that such sizes come again: from then on it takes them from its arenas and keeps as much in each.
-/// After the first Argon2 of 19 MiB, arenas kept up to 38 MiB each: 165 MiB at the peak of a soak instead of 67.
+/// After the first Argon2 of 19 MiB, arenas kept up to 38 MiB each: a soak had its peak at 165 MiB so, and another, with
+/// pieces of this size, at 81.
 const RESERVED_BLOCKS: usize = 33 * 1024;
 
 /// The first four bytes of the SHA-256 of a secret.
