@@ -34,7 +34,7 @@ rows! {
     bursts_of_sixteen_connections_are_answered: Row::of(crowds::bursts_of_sixteen);
     a_hundred_readers_that_do_not_read_are_cut:
         Row::of(crowds::readers_that_do_not_read)
-            .with(&["limits.write_timeout=2s", "limits.database_wait=1s"])
+            .with(&["limits.write_timeout=6s", "limits.database_wait=1s"])
             .with_large();
     a_hundred_writers_that_stop_are_cut:
         Row::of(crowds::writers_that_stop).with(&["limits.body_timeout=2s"]);

@@ -129,14 +129,17 @@ impl Acceptor {
 
     fn spawn(&self, socket: &Arc<TcpStream>, peer: IpAddr) -> io::Result<()> {
         let slot = self.context.registry.admit(Some(Arc::clone(socket)));
-        let name = format!("conn-{}", slot.id());
         let (socket, context) = (Arc::clone(socket), Arc::clone(&self.context));
-        thread::Builder::new()
-            .name(name)
-            .stack_size(STACK_BYTES)
+        thread_of(slot.id())
             .spawn(move || serve(socket, peer, context, slot))
             .map(drop)
     }
+}
+
+/// A thread for the connection of this number.
+pub(super) fn thread_of(id: u64) -> thread::Builder {
+    let name = format!("conn-{id}");
+    thread::Builder::new().name(name).stack_size(STACK_BYTES)
 }
 
 /// The whole life of a connection.

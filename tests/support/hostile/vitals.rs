@@ -43,6 +43,20 @@ fn own_bytes(pid: u32) -> u64 {
     (kibibytes("RssAnon:") + kibibytes("RssShmem:")) * 1024
 }
 
+/// How long a process has worked so far, on all processors. The kernel counts hundredths of a second.
+pub fn worked(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Behind the name, which may hold anything, user and system time are the 12th and 13th field.
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    Duration::from_millis(
+        ticks
+            .filter_map(|field| field.parse::<u64>().ok())
+            .sum::<u64>()
+            * 10,
+    )
+}
+
 /// Looks at the memory of a process until dropped.
 pub struct Watch {
     peak: Arc<AtomicU64>,
