@@ -13,8 +13,8 @@ hostile     | 50      | hostile hostile_design      | clients that break HTTP, T
 parser      | 200000  | parser                      | request heads in pieces, mutated, and held against a second parser
 crash       | 500     | crash                       | kills the server at random moments under load; what it acknowledged must be there
 power_loss  | 500     | power_loss                  | cuts the power: of what was not synced any part may be lost
-nth_failure | 1000    | nth_failure                 | makes the first, second, third … system call fail, of each kind
-damage      | 500     | damage damage_log damage_pages hostile_schema | changes bytes, pages and the schema of the file
+nth_failure | 200     | nth_failure full_disk       | makes the first, second, third … system call fail, of each kind
+damage      | 500     | damage damage_log hostile_schema | changes bytes, pages and the schema of the file
 processes   | 50      | processes                   | several programs on one file: servers, commands, backups, strangers
 model       | 1000000 | lib:model_tests             | random operations, and after each what a model says must be there
 leaks       | 100     | leaks                       | thousands of requests of every kind, and what the process has afterwards

@@ -28,9 +28,10 @@ const EACH_WITH_VALGRIND: u64 = 10;
 const WARM_UP: u64 = 3;
 
 /// What memory may differ by between two moments of rest: the page caches of the 16 readers (1 MiB each at the most),
-/// which one round fills more than another, and what the first large backup leaves in the heap: up to 7 MiB were seen.
-/// A leak of 4 KiB a request is more after the usual rounds, one of 200 bytes after those of `scripts/survive.sh`.
-const SLACK_BYTES: u64 = 12 << 20;
+/// which one round fills more than another, and some more for holes in the heap. The most in three runs on a busy machine
+/// was 1.3, 3.9 and 11.5 MiB, the last of which were 6.5 after the next round.
+/// A leak of 6 KiB a request is more after the usual rounds, one of 400 bytes after those of `scripts/survive.sh`.
+const SLACK_BYTES: u64 = 20 << 20;
 
 /// What valgrind exits with when it found something.
 const FOUND: &str = "97";

@@ -117,7 +117,10 @@ fn settings(world: &World) -> Vec<String> {
         format!("eviction.max_size={}B", book::MAX_SIZE_BYTES),
         format!("eviction.isolated_share={}", book::ISOLATED_SHARE),
         format!("eviction.max_age={}s", book::MAX_AGE.as_secs()),
-        format!("eviction.isolated_max_age={}s", book::MAX_AGE.as_secs() / 2),
+        format!(
+            "eviction.isolated_max_age={}s",
+            book::ISOLATED_MAX_AGE.as_secs()
+        ),
         format!("backup.dir={}", world.dir.join("scheduled").display()),
         "limits.artifact_max_size=64MiB".to_owned(),
         "backup.every=60s".to_owned(),

@@ -2,12 +2,12 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, Result, ensure};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::chores::{self, Operator};
-use crate::load;
 use crate::server::Server;
 use crate::wire::{Outcome, Wire};
 use crate::world::World;
@@ -61,8 +61,12 @@ fn newest(directory: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Restores a backup beside, looks through it, and serves it: what must never vanish is in it, to the byte.
+/// Restores a backup beside, looks through it, and serves it: what is read all the time is in it, to the byte.
 fn restore(world: &World, backup: &Path) -> Result<()> {
+    let begun = std::fs::metadata(backup)?.created()?;
+    let begun_ms = begun.duration_since(UNIX_EPOCH)?.as_millis() as i64;
+    let pins = world.book.pins(begun_ms);
+    ensure!(!pins.is_empty(), "nothing of what must be in it is left");
     let place = world.dir.join("restored");
     std::fs::create_dir(&place)?;
     let db = place.join("cachesrv.db");
@@ -74,7 +78,7 @@ fn restore(world: &World, backup: &Path) -> Result<()> {
     let server = Server::start(&world.binary, &db, &listener, &[])?;
     let mut wire = Wire::to(world, listener.local_addr()?);
     // The token of the readers was there from the beginning.
-    let wrong = load::pins().iter().find(|entry| {
+    let wrong = pins.iter().find(|entry| {
         let outcome = wire.get(&world.reader, &entry.hash);
         !matches!(outcome, Outcome::Answered(answer) if answer.status == 200 && answer.body == entry.bytes())
     });

@@ -1,4 +1,4 @@
-//! The clients: writers and readers of trusted and isolated artifacts, one that reads what must never vanish, and
+//! The clients: writers and readers of trusted and isolated artifacts, one that reads the same all the time, and
 //! one that may do nothing.
 
 use std::sync::OnceLock;
@@ -25,13 +25,14 @@ const FILLED: u64 = 92;
 const FILLING_BYTES: usize = 2 << 20;
 
 /// Bytes a second that trusted writers store, readers read, isolated clients store.
-/// What is read again and again must not become the least recently read between two notes of its reads.
 const WRITE_BYTES: u64 = 10 << 20;
 const READ_BYTES: u64 = 30 << 20;
 const ISOLATED_BYTES: u64 = 3 << 20;
 
-/// What is read every few seconds, and must never vanish.
+/// How many artifacts are read every few seconds. Eviction takes them only where the server cannot know that, for it
+/// writes down the reads of an old artifact more rarely; another takes the place of one that is gone.
 const PINNED: usize = 24;
+const PIN_SIZES: [usize; 3] = [300, 40_000, 700_000];
 const PIN_READ: Duration = Duration::from_secs(2);
 
 /// How far a pace may fall behind.
@@ -58,7 +59,7 @@ impl Pace {
         let began = *self.began.get_or_init(Instant::now);
         let before = self.spent_bytes.fetch_add(bytes, Ordering::SeqCst);
         let due = Duration::from_secs_f64(before as f64 / self.bytes_per_second as f64);
-        // What was missed in a pause is not made up for: it would push out what the book holds to be safe.
+        // What was missed in a pause is not made up for: it would push out what is read all the time.
         let late = began.elapsed().saturating_sub(due + LATE_MAX);
         let missed_bytes = late.as_secs_f64() * self.bytes_per_second as f64;
         self.spent_bytes
@@ -70,7 +71,6 @@ impl Pace {
 static WRITES: Pace = Pace::of(WRITE_BYTES);
 static READS: Pace = Pace::of(READ_BYTES);
 static ISOLATED: Pace = Pace::of(ISOLATED_BYTES);
-static PINS: OnceLock<Vec<Entry>> = OnceLock::new();
 
 /// A size: mostly small, rarely many chunks.
 fn size(random: &mut Random) -> usize {
@@ -84,22 +84,14 @@ fn size(random: &mut Random) -> usize {
     }
 }
 
-/// Stores what must never vanish.
+/// Stores what is read all the time.
 pub fn pin(world: &World) -> Result<()> {
     let mut random = world.random(0);
     let mut wire = Wire::new(world);
-    let mut pins = Vec::new();
     for number in 0..PINNED {
-        let sizes = [300, 40_000, 700_000];
-        let entry = world
-            .book
-            .begin(None, &mut random, sizes[number % sizes.len()]);
-        match wire.put(&world.writer(), &entry.hash, &entry.bytes()) {
-            Outcome::Answered(answer) if answer.status == 200 => pins.push(entry),
-            _ => bail!("cannot store {}", entry.hash),
-        }
+        let size = PIN_SIZES[number % PIN_SIZES.len()];
+        world.book.pin(stored(world, &mut wire, &mut random, size)?);
     }
-    PINS.get_or_init(|| pins);
     Ok(())
 }
 
@@ -108,19 +100,20 @@ pub fn fill(world: &World) -> Result<()> {
     let mut random = world.random(2);
     let mut wire = Wire::new(world);
     let budget_bytes = book::MAX_SIZE_BYTES / 100 * (100 - book::ISOLATED_SHARE);
-    while world.book.seen_bytes(false) < budget_bytes / 100 * FILLED {
-        let entry = world.book.begin(None, &mut random, FILLING_BYTES);
-        match wire.put(&world.writer(), &entry.hash, &entry.bytes()) {
-            Outcome::Answered(answer) if answer.status == 200 => world.book.promise(entry),
-            _ => bail!("cannot store {}", entry.hash),
-        }
+    for _ in 0..budget_bytes / 100 * FILLED / FILLING_BYTES as u64 {
+        let entry = stored(world, &mut wire, &mut random, FILLING_BYTES)?;
+        world.book.promise(entry);
     }
     Ok(())
 }
 
-/// What must never vanish.
-pub fn pins() -> &'static [Entry] {
-    PINS.get().map_or(&[], Vec::as_slice)
+/// A new artifact of this size, which was acknowledged.
+fn stored(world: &World, wire: &mut Wire<'_>, random: &mut Random, size: usize) -> Result<Entry> {
+    let entry = Entry::new(None, random, size);
+    match wire.put(&world.writer(), &entry.hash, &entry.bytes()) {
+        Outcome::Answered(answer) if answer.status == 200 => Ok(entry),
+        _ => bail!("cannot store {}", entry.hash),
+    }
 }
 
 pub fn start<'scope>(world: &'scope World, scope: &'scope Scope<'scope, '_>) {
@@ -163,23 +156,25 @@ fn store(world: &World, wire: &mut Wire<'_>, token: impl Fn() -> String, entry: 
     }
 }
 
-/// Holds the answer to a GET against the book.
-fn check(world: &World, entry: &Entry, outcome: &Outcome, must_be_there: bool) {
+/// Holds the answer to a GET against the book; whether it is there.
+fn check(world: &World, entry: &Entry, outcome: &Outcome) -> bool {
     let Outcome::Answered(answer) = outcome else {
-        return;
+        return false;
     };
     match answer.status {
-        200 if answer.body == entry.bytes() => world.count("GET checked to the byte"),
-        200 => world.breaks(&format!("GET {}: other bytes than were stored", entry.hash)),
-        404 if must_be_there || world.book.is_due(entry) => {
-            world.breaks(&format!(
-                "GET {}: gone, and no eviction explains it",
-                entry.hash
-            ));
+        200 if answer.body == entry.bytes() => {
+            world.count("GET checked to the byte");
+            return true;
         }
-        404 => world.count("GET miss that eviction explains"),
+        200 => world.breaks(&format!("GET {}: other bytes than were stored", entry.hash)),
+        404 => match world.must("a miss", world.book.why_due(world, entry)) {
+            Some(Some(why)) => world.breaks(&format!("GET {}: gone; {why}", entry.hash)),
+            Some(None) => world.count("GET miss that eviction explains"),
+            None => {}
+        },
         status => world.breaks(&format!("GET {}: {status}", entry.hash)),
     }
+    false
 }
 
 fn write(world: &World, mut random: Random) {
@@ -187,7 +182,7 @@ fn write(world: &World, mut random: Random) {
     while !world.is_stopping() {
         let size = size(&mut random);
         WRITES.spend(world, size as u64);
-        let entry = world.book.begin(None, &mut random, size);
+        let entry = Entry::new(None, &mut random, size);
         store(world, &mut wire, || world.writer(), entry);
     }
 }
@@ -212,9 +207,8 @@ fn read(world: &World, mut random: Random, as_writer: bool) {
             continue;
         };
         READS.spend(world, entry.size as u64);
-        world.book.reads(&entry);
         let outcome = wire.get(&token, &entry.hash);
-        check(world, &entry, &outcome, false);
+        check(world, &entry, &outcome);
     }
 }
 
@@ -240,7 +234,7 @@ fn isolated(world: &World, mut random: Random) {
         let size = size(&mut random);
         ISOLATED.spend(world, size as u64);
         wire.at(&format!("/s/pr-{scope}"));
-        let entry = world.book.begin(Some(scope), &mut random, size);
+        let entry = Entry::new(Some(scope), &mut random, size);
         store(world, &mut wire, || world.isolated.clone(), entry);
         // Trusted artifacts are there for it, and its reads keep none of them.
         for is_isolated in [true, true, false] {
@@ -248,27 +242,37 @@ fn isolated(world: &World, mut random: Random) {
                 continue;
             };
             let is_hidden = entry.scope.is_some_and(|of| of != scope);
-            if !is_hidden && is_isolated {
-                world.book.reads(&entry);
-            }
             let outcome = wire.get(&world.isolated, &entry.hash);
             if is_hidden {
                 must_be_hidden(world, &entry, &outcome);
             } else {
-                check(world, &entry, &outcome, false);
+                check(world, &entry, &outcome);
             }
         }
     }
 }
 
-/// Reads what must never vanish, again and again.
+/// Reads the pinned artifacts, again and again.
 pub fn read_pins(world: &World, has_ended: &AtomicBool) {
     let mut wire = Wire::new(world);
+    let mut random = world.random(3);
     while !has_ended.load(Ordering::SeqCst) {
-        for entry in pins() {
-            world.book.reads(entry);
+        let (began_ms, mut all_there) = (book::now_ms(), true);
+        for entry in world.book.pins(began_ms) {
             let outcome = wire.get(&world.reader, &entry.hash);
-            check(world, entry, &outcome, true);
+            let is_there = check(world, &entry, &outcome);
+            all_there &= is_there;
+            if !is_there && let Outcome::Answered(_) = outcome {
+                world.book.unpin(&entry);
+                world.count("pinned artifacts that eviction took");
+                // Where it dies with the server, there is one less.
+                if let Ok(next) = stored(world, &mut wire, &mut random, entry.size) {
+                    world.book.pin(next);
+                }
+            }
+        }
+        if all_there {
+            world.book.pins_were_read(began_ms);
         }
         world.count("pinned artifacts read, rounds");
         let began = Instant::now();
@@ -296,7 +300,8 @@ fn strangers(world: &World, mut random: Random) {
 /// When the load is over: everything that is remembered, once more.
 pub fn read_everything(world: &World) {
     let mut wire = Wire::new(world);
-    let mut read = |entry: &Entry, must_be_there| {
+    let pins = world.book.pins(book::now_ms());
+    for entry in pins.into_iter().chain(world.book.all()) {
         wire.at(&entry
             .scope
             .map_or_else(String::new, |scope| format!("/s/pr-{scope}")));
@@ -306,12 +311,6 @@ pub fn read_everything(world: &World) {
             &world.reader
         };
         let outcome = wire.get(token, &entry.hash);
-        check(world, entry, &outcome, must_be_there);
-    };
-    for entry in pins() {
-        read(entry, true);
-    }
-    for entry in world.book.all() {
-        read(&entry, false);
+        check(world, &entry, &outcome);
     }
 }

@@ -97,7 +97,7 @@ fn main() -> Result<ExitCode> {
 fn session(world: &World, peaks: &watch::Peaks, length: Duration, mut act: impl FnMut(Duration)) {
     let began = Instant::now();
     world.begin_session();
-    // What must never vanish is read until the last command has ended, or it would grow too old.
+    // What is read all the time is read until the last command has ended, or it would grow too old.
     let has_ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| load::read_pins(world, &has_ended));

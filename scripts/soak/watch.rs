@@ -38,6 +38,7 @@ pub struct Life {
 /// What the server has when nobody uses it.
 pub struct Rest {
     pub footprint: Footprint,
+    /// The least that was seen: what nobody reads goes by its age then, too, and that is written.
     pub log_bytes: u64,
 }
 
@@ -92,17 +93,19 @@ fn log_bytes(world: &World) -> u64 {
 }
 
 /// The server when nobody has asked it anything for a while: its descriptors and threads have not changed for some
-/// seconds, its log is folded, and it makes no backup. After some time what there is then.
+/// seconds, its log was folded, and it makes no backup. After some time what there is then.
 pub fn at_rest(world: &World) -> Rest {
     // What is opened for the first request counts as its own.
     let _ = Wire::new(world).get(&world.reader, "none");
     let pid = world.pid.load(Ordering::SeqCst);
     let (began, mut last) = (Instant::now(), Footprint::of(pid));
+    let mut least_log_bytes = log_bytes(world);
     let (mut changed, quiet) = (Instant::now(), Duration::from_secs(3));
     while changed.elapsed() < quiet && began.elapsed() < PATIENCE {
         std::thread::sleep(LOOK_EVERY);
         let now = Footprint::of(pid);
-        let is_idle = now.is_alone() && !now.has_open("/scheduled/") && log_bytes(world) == 0;
+        least_log_bytes = least_log_bytes.min(log_bytes(world));
+        let is_idle = now.is_alone() && !now.has_open("/scheduled/") && least_log_bytes == 0;
         if !is_idle || !now.has_the_same_handles(&last) {
             changed = Instant::now();
         }
@@ -110,6 +113,6 @@ pub fn at_rest(world: &World) -> Rest {
     }
     Rest {
         footprint: last,
-        log_bytes: log_bytes(world),
+        log_bytes: least_log_bytes,
     }
 }
