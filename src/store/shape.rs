@@ -269,15 +269,9 @@ mod tests {
             "a file for each version"
         );
         for (landed, version) in landed.into_iter().zip(1..) {
-            let mut made = String::new();
-            for object in expected(version).expect("the migrations") {
-                made += &format!(
-                    "-- {} of {}\n{};\n",
-                    object.title(),
-                    object.table,
-                    object.sql
-                );
-            }
+            let objects = expected(version).expect("the migrations");
+            let text = |it: &Object| format!("-- {} of {}\n{};\n", it.title(), it.table, it.sql);
+            let made: String = objects.iter().map(text).collect();
             assert_eq!(made, landed, "version {version}");
         }
     }
