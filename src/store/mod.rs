@@ -440,6 +440,7 @@ mod eviction_tests;
 #[cfg(test)]
 mod isolation_tests;
 #[cfg(test)]
+#[path = "../../tests/model/mod.rs"]
 mod model_tests;
 #[cfg(test)]
 mod tests;

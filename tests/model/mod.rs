@@ -1,25 +1,20 @@
 //! The store against a model: random sequences of all that servers and commands do to it, and after each step the
-//! file holds what plain maps say (`model_tests_rules`).
+//! file holds what plain maps say (`rules`).
+//!
+//! Compiled into the crate (`store/mod.rs`), whose clock it sets and whose housekeeper it ticks.
 //!
 //! A sequence follows from its seed. One that fails is told with the fewest steps that still fail, and repeated by
 //! `CACHESRV_TEST_SEED=… CACHESRV_TEST_ROUNDS=1`. The clock of a sequence is a number: it stands still but where a
 //! step lets it go on, so the model knows every time to the millisecond.
 
-#[cfg(test)]
 mod agree;
-#[cfg(test)]
 mod entries;
-#[cfg(test)]
 mod play;
-#[cfg(test)]
-#[path = "../../tests/support/random.rs"]
+#[path = "../support/random.rs"]
 #[allow(dead_code)]
 mod random;
-#[cfg(test)]
 mod rules;
-#[cfg(test)]
 mod steps;
-#[cfg(test)]
 mod tools;
 
 use std::cell::RefCell;
