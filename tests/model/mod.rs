@@ -34,7 +34,7 @@ use tools::*;
 const BEGIN_MS: i64 = 1_700_000_000_000;
 
 /// Sequences of a run in CI.
-const ROUNDS: u64 = 800;
+const ROUNDS: u64 = 2_000;
 
 /// Sequences at once: commands sleep between their transactions.
 const THREADS: u64 = 8;
