@@ -86,17 +86,19 @@ run_tests() {
 }
 
 run_fuzz() {
-    local seconds=$((minutes * 60)) target failed=0
+    local seconds=$((minutes * 60)) target targets failed=0
     [ -d "$fuzz_dir" ] || fail "there is no suite 'fuzz' here: $fuzz_dir would hold it" '' 3
     command -v cargo-fuzz >/dev/null || fail "cargo-fuzz is not installed" "cargo install --locked cargo-fuzz"
     [ "$seconds" -gt 0 ] || seconds=$((fuzz_minutes * 60))
     # Coverage needs a flag of the compiler that is not stable.
     export RUSTC_BOOTSTRAP=1
+    targets=$(cargo fuzz list --fuzz-dir "$fuzz_dir") || return 1
+    [ -n "$targets" ] || fail "there is no target in '$fuzz_dir'"
     while read -r target; do
         echo "== fuzz $target, $seconds s"
         cargo fuzz run --fuzz-dir "$fuzz_dir" "$target" -- \
             "-max_total_time=$seconds" "-seed=$((seed % 2147483647 + 1))" -print_final_stats=1 </dev/null || failed=1
-    done < <(cargo fuzz list --fuzz-dir "$fuzz_dir")
+    done <<<"$targets"
     return "$failed"
 }
 

@@ -183,7 +183,14 @@ fn whatever_little_is_free_an_upload_is_stored_or_refused() {
 /// What is free inside the file is no room for the log. So little of it is not given back for its own sake.
 #[test]
 fn free_pages_of_the_file_become_room_where_others_fill_the_disk() {
-    let small = SmallDisk::start(256, 0, &["eviction.min_free_disk=40MiB"]);
+    free_pages_become_room("40MiB", 5 * MIB, 10 << 20);
+    // An upload that is larger than the floor: it needs as much for the log, and as much again for the file.
+    free_pages_become_room("16MiB", 30 * MIB, 40 << 20);
+}
+
+fn free_pages_become_room(floor: &str, left_bytes: u64, large_bytes: usize) {
+    let floor = format!("eviction.min_free_disk={floor}");
+    let small = SmallDisk::start(256, 0, &[&floor]);
     for number in 0..6 {
         assert!(small.put(&number.to_string(), &noise(number, 10 << 20)));
     }
@@ -192,8 +199,8 @@ fn free_pages_of_the_file_become_room_where_others_fill_the_disk() {
         let copy = small.copy()?;
         (support::dir::number(&copy, "PRAGMA freelist_count") > 3000).then_some(())
     });
-    small.fill_but(5 * MIB);
-    let large = noise(77, 10 << 20);
+    small.fill_but(left_bytes);
+    let large = noise(77, large_bytes);
     assert!(!small.put("large", &large), "{DISK_FULL}");
     eventually("there is room by itself", || {
         small.put("large", &large).then_some(())

@@ -93,10 +93,21 @@ pub(super) fn opened<T>(opened: Result<T, OpenError>) -> anyhow::Result<T> {
 
 /// The commands that leave out what is not ours, with the server stopped.
 pub(super) fn mend(path: &Path) -> String {
-    let backup = with_db("cachesrv backup mended.db", path);
-    let restore = with_db("cachesrv restore mended.db --force", path);
+    let copy = new_copy();
+    let backup = with_db(&format!("cachesrv backup {copy}"), path);
+    let restore = with_db(&format!("cachesrv restore {copy} --force"), path);
     // The first says with its exit code that it left something out, so no `&&`.
     format!("{backup}; {restore}")
+}
+
+/// A name for a copy that nobody has here: where the first of two commands finds its file taken, the second would
+/// take the old one for it.
+pub(super) fn new_copy() -> String {
+    let names = (2..).map(|number| format!("mended-{number}.db"));
+    let mut names = std::iter::once("mended.db".to_owned()).chain(names);
+    names
+        .find(|name| fs::symlink_metadata(name).is_err())
+        .unwrap_or_default()
 }
 
 /// The same for a server, which can do with another database.

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::interrupt::wish_to_stop;
 use super::progress::Progress;
 use super::shell::quoted;
-use super::{Failure, amount, note, print, shell, verify};
+use super::{Failure, amount, database, note, print, shell, verify};
 use crate::cli::RestoreArgs;
 use crate::config::{Config, Resolution};
 use crate::store::{
@@ -144,10 +144,8 @@ fn refused(restored: &Restored, config: &Config, args: &RestoreArgs) -> Failure 
     );
     // The first says with its exit code that it left something out, so no `&&`.
     let force = if args.force { " --force" } else { "" };
-    let mend = format!(
-        "cachesrv backup mended.db --db {}; cachesrv restore mended.db{force}",
-        quoted(&args.source)
-    );
+    let (copy, source) = (database::new_copy(), quoted(&args.source));
+    let mend = format!("cachesrv backup {copy} --db {source}; cachesrv restore {copy}{force}");
     Failure::new(text).hint(shell::with_db(&mend, &config.db))
 }
 

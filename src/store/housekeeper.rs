@@ -16,7 +16,7 @@ use super::now_ms;
 use super::observer::{Event, Observer};
 use super::read_times::ReadTimes;
 use super::shrink::Due;
-use super::space::Space;
+use super::space::{Disk, Space};
 use super::steady::Steady;
 use super::ticket::Weight;
 use super::usage::Counts;
@@ -66,6 +66,8 @@ struct State {
     /// Budgets whose eviction has begun and is not at its end, for it was cut or failed.
     unfinished: Unfinished,
     due: Due,
+    /// What uploads wanted since the tick before, and were refused.
+    wanted_bytes: u64,
     /// Eviction failed at the last try, which was told.
     is_failing: bool,
     /// So did cleaning.
@@ -93,6 +95,7 @@ impl State {
             tell_from: 0,
             unfinished: Unfinished::default(),
             due: Due::NONE,
+            wanted_bytes: 0,
             is_failing: false,
             is_stuck: false,
         }
@@ -201,6 +204,7 @@ impl Chores {
 
     fn evict_all(&self, state: &mut State, stop: &Stop) -> Result<(), StoreError> {
         let disk = self.space.take_wants();
+        state.wanted_bytes = disk.wanted_bytes;
         let steady_for = state.steady.look(Instant::now(), now_ms());
         let limits = self.limits.when_steady_for(steady_for);
         let unfinished = state.unfinished;
@@ -259,7 +263,11 @@ impl Chores {
     /// Gives free pages back to the disk: a step in each tick, more while nobody waits.
     fn shrink(&self, mut file: FilePages, state: &mut State, stop: &Stop) {
         for _ in 0..SHRINK_STEPS_MAX {
-            state.due = Due::of(file, &self.space.disk(), state.due);
+            let disk = Disk {
+                wanted_bytes: state.wanted_bytes,
+                ..self.space.disk()
+            };
+            state.due = Due::of(file, &disk, state.due);
             if state.due == Due::NONE || stop.is_set() {
                 break;
             }

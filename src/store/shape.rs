@@ -18,12 +18,20 @@ use super::schema::{self, APPLICATION_ID};
 const FOREIGN_MAX: usize = 100;
 
 /// What an administrator's `ANALYZE` leaves: numbers for SQLite's planner, which decide how long a query takes
-/// and never what it finds.
-const STATISTICS: [(&str, &str); 2] = [
+/// and never what it finds. And two tables that Litestream makes in what it replicates, which refer to nothing.
+const HARMLESS: [(&str, &str); 4] = [
     ("sqlite_stat1", "CREATE TABLE sqlite_stat1(tbl,idx,stat)"),
     (
         "sqlite_stat4",
         "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)",
+    ),
+    (
+        "_litestream_seq",
+        "CREATE TABLE _litestream_seq (id INTEGER PRIMARY KEY, seq INTEGER)",
+    ),
+    (
+        "_litestream_lock",
+        "CREATE TABLE _litestream_lock (id INTEGER)",
     ),
 ];
 
@@ -64,10 +72,10 @@ impl Object {
         (&self.table, &self.sql) == (&other.table, &other.sql)
     }
 
-    fn is_statistics(&self) -> bool {
+    fn is_harmless(&self) -> bool {
         let made = (self.name.as_str(), self.sql.as_str());
         match self.kind.as_str() {
-            "table" => STATISTICS.contains(&made),
+            "table" => HARMLESS.contains(&made),
             _ => false,
         }
     }
@@ -168,7 +176,7 @@ pub(super) fn differences(
     }
     for object in &found {
         let is_ours = expected.iter().any(|ours| ours.is_same_thing(object));
-        if !is_ours && !object.is_statistics() {
+        if !is_ours && !object.is_harmless() {
             differences.push(Difference::Foreign(object.clone()));
         }
     }
@@ -240,7 +248,8 @@ pub(super) fn check(connection: &Connection, path: &Path, version: u32) -> Resul
     Err(OpenError::Altered {
         path: path.to_owned(),
         what: first.words() + &more,
-        is_readable: spare_tables(&differences),
+        // A copy is made of the tables of this version only.
+        is_readable: version == schema::VERSION && spare_tables(&differences),
     })
 }
 

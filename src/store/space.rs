@@ -88,11 +88,19 @@ impl Disk {
     }
 }
 
+/// What the log may hold already when an upload comes for which room was made.
+const LOG_SPARE_BYTES: u64 = 8 * 1024 * 1024;
+
 impl Disk {
     /// How many bytes of the file must go back to the disk so that the log can be written: free pages are no
     /// room for it, and without it nothing is stored in them.
     pub fn log_lack_bytes(&self, file: FilePages) -> u64 {
-        let needed_bytes = self.floor_bytes.min(LOG_BYTES_MAX);
+        // What is in the log already counts against an upload, and some is written every few seconds.
+        let wanted_bytes = match self.wanted_bytes {
+            0 => 0,
+            wanted_bytes => wanted_bytes.saturating_add(LOG_SPARE_BYTES),
+        };
+        let needed_bytes = self.floor_bytes.max(wanted_bytes).min(LOG_BYTES_MAX);
         needed_bytes.saturating_sub(self.soon_free_bytes(file))
     }
 

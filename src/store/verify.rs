@@ -339,7 +339,11 @@ impl Verifier {
     /// Triggers keep what is promised of entries, so one that is missing is a promise that is not kept. Whether the
     /// tables are ours.
     fn check_schema(&self, verdict: &mut Verdict) -> Result<bool, StoreError> {
-        let found = shape::differences(&self.connection, self.version)?;
+        // In one snapshot: a server may be bringing the file forward at this moment.
+        let snapshot = self.connection.unchecked_transaction()?;
+        let version = schema::version(&self.connection)?.min(schema::VERSION);
+        let found = shape::differences(&self.connection, version)?;
+        drop(snapshot);
         let are_ours = shape::spare_tables(&found);
         let title = |object: shape::Object| format!("{} {}", object.kind, object.name);
         for difference in found {
