@@ -1089,6 +1089,11 @@ test_version() {
   timed "$version" install install_nx "$version"
   timed "$version" prepare prepare
   for scenario in "${scenarios[@]}"; do
+    # A minute of builds, in which the server says nothing to a client that the others do not show of each version.
+    if [[ $scenario == full_disk && $version != "${versions[-1]}" ]]; then
+      seconds["$version $scenario"]=0
+      continue
+    fi
     timed "$version" "$scenario" "scenario_$scenario"
   done
   [[ $keep == 1 ]] || rm -rf "$run"
