@@ -28,7 +28,7 @@ macro_rules! rows {
 
 rows! {
     two_thousand_heads_that_never_end_are_given_up:
-        Row::of(crowds::heads_that_never_end).with(&["limits.head_timeout=3s"]);
+        Row::of(crowds::heads_that_never_end).with(&["limits.head_timeout=6s"]);
     bursts_of_five_hundred_connections_are_answered:
         Row::of(crowds::bursts_of_five_hundred);
     bursts_of_sixteen_connections_are_answered: Row::of(crowds::bursts_of_sixteen);

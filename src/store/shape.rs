@@ -264,24 +264,22 @@ mod tests {
 
     /// Files in use were made by other releases, with other versions of SQLite, which has some of these texts rewritten
     /// by what it does for ALTER TABLE. They are compared to the letter, so they must stay what they were; should an
-    /// upgrade of SQLite turn this red, every file in use would be refused by it.
+    /// upgrade of SQLite turn this red, every file in use would be refused by it. Digests, for the migrations have the
+    /// texts.
     #[test]
     fn each_schema_version_is_to_the_letter_what_it_was_when_it_landed() {
         let landed = [
-            include_str!("../../tests/schema/1.sql"),
-            include_str!("../../tests/schema/2.sql"),
-            include_str!("../../tests/schema/3.sql"),
+            "df43935c66a7027525394bf6da88b16af61d1430018976b95c8c1e530f6b7797",
+            "201d4637baf9d9e34ce067c1195493790cd03a5e7cb169e22b1881ee76159436",
+            "05a7e82fe1dd784f47982774e1e6664a445765bece2393bd94d11ae40c48b7f6",
         ];
-        assert_eq!(
-            landed.len(),
-            schema::VERSION as usize,
-            "a file for each version"
-        );
+        assert_eq!(landed.len(), schema::VERSION as usize, "one each");
         for (landed, version) in landed.into_iter().zip(1..) {
             let objects = expected(version).expect("the migrations");
             let text = |it: &Object| format!("-- {} of {}\n{};\n", it.title(), it.table, it.sql);
             let made: String = objects.iter().map(text).collect();
-            assert_eq!(made, landed, "version {version}");
+            let digest = blake3::hash(made.as_bytes()).to_hex();
+            assert_eq!(digest.as_str(), landed, "version {version}:\n{made}");
         }
     }
 }

@@ -175,6 +175,8 @@ pub fn smuggled_requests(scene: &Scene) -> Verdict {
     let mut smuggled = Vec::new();
     scene.repeat(2, Duration::ZERO, |_| {
         for lines in AMBIGUOUS {
+            // It is about what is believed, not about how many ask.
+            std::thread::sleep(Duration::from_millis(2));
             let secret = &scene.secret;
             let head = format!(
                 "PUT /v1/cache/x HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {secret}\r\n{lines}\r\n\r\n"

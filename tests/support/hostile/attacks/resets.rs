@@ -13,6 +13,10 @@ use crate::hostile::witness::SMALL;
 const TIMES: usize = 300;
 const REST: Duration = Duration::from_millis(2);
 
+/// The same where each costs megabytes: it is about the resets, and a client that merely reads as fast as it can takes
+/// as much of the machine.
+const LONG_REST: Duration = Duration::from_millis(20);
+
 pub fn after_the_connect(scene: &Scene) -> Verdict {
     scene.repeat(TIMES, REST, |_| reset(&scene.connect()?))
 }
@@ -56,11 +60,11 @@ pub fn before_the_answer(scene: &Scene) -> Verdict {
 }
 
 pub fn in_the_answer(scene: &Scene) -> Verdict {
-    scene.repeat(TIMES, REST, |turn| {
+    scene.repeat(TIMES / 3, LONG_REST, |turn| {
         let mut raw = scene.raw()?;
         raw.try_send(scene.get(LARGE.0))?;
         is(&raw.answer_to_head(), 200)?;
-        raw.body(turn * 10_000 % LARGE.1);
+        raw.body(turn * 30_000 % LARGE.1);
         reset(raw.socket())
     })
 }
