@@ -10,6 +10,9 @@ use crate::hostile::scene::{Scene, Verdict, is};
 use crate::hostile::witness::SMALL;
 use crate::support::{Raw, noise};
 
+/// From one byte to the next of a head that never ends.
+const TRICKLE: Duration = Duration::from_millis(500);
+
 /// 2,000 heads that never end, however they trickle, are given up at their deadline.
 pub fn heads_that_never_end(scene: &Scene) -> Verdict {
     // Nearly as much as the server takes for a head.
@@ -27,6 +30,7 @@ pub fn heads_that_never_end(scene: &Scene) -> Verdict {
     }
     Scene::height();
     scene.until("every head is given up with 408", || {
+        std::thread::sleep(TRICKLE);
         for socket in std::mem::take(&mut crowd) {
             let (mut reader, mut writer) = (&socket, &socket);
             let mut status = [0; 12];
@@ -54,9 +58,9 @@ pub fn bursts_of_five_hundred(scene: &Scene) -> Verdict {
     Ok(())
 }
 
-/// The same of small bursts, as builds make them, one after the other.
+/// The same of small bursts, as four builds a second make them, one after the other.
 pub fn bursts_of_sixteen(scene: &Scene) -> Verdict {
-    scene.repeat(40, Duration::from_millis(20), |turn| {
+    scene.repeat(20, Duration::from_millis(250), |turn| {
         burst(scene, 16 + turn % 3 * 22).map(drop)
     })
 }
