@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use support::book::{self, Book, Known, Stored, Tokens, Written};
 use support::dir::BINARY;
 use support::trace::Tracer;
-use support::{Dir, Random, Server, old, rounds};
+use support::{Client, Dir, Random, Server, old, rounds};
 
 const SIGKILL: i32 = 9;
 const KIB: usize = 1024;
@@ -88,7 +88,9 @@ impl Load<'_> {
             size: 0,
             known: Known::Unsure,
         };
-        let mut client = self.tokens.client(self.server.address(), &written);
+        let Some(mut client) = self.client(&written) else {
+            return;
+        };
         for number in first.. {
             written.size = if random.below(4) > 0 {
                 SMALL[random.below(SMALL.len() as u64) as usize]
@@ -108,6 +110,14 @@ impl Load<'_> {
         }
     }
 
+    /// Whoever asks for that, unless the server is gone.
+    fn client(&self, written: &Written) -> Option<Client> {
+        let connected = self.tokens.try_client(self.server.address(), written);
+        let is_over = self.is_over.load(Ordering::SeqCst);
+        assert!(connected.is_ok() || is_over, "it accepts until it is over");
+        connected.ok()
+    }
+
     fn note(&self, number: u64, written: &Written, known: Known) {
         let written = Written {
             known,
@@ -122,7 +132,9 @@ impl Load<'_> {
             let Some((number, written)) = self.any(&mut random) else {
                 continue;
             };
-            let mut client = self.tokens.client(self.server.address(), &written);
+            let Some(mut client) = self.client(&written) else {
+                return;
+            };
             let path = client.path(&number.to_string());
             let head = client.head("GET", &path, &[]);
             let sent = client.raw.try_send(head);
@@ -393,6 +405,7 @@ fn a_killed_server_loses_nothing_that_it_acknowledged() {
     let mut torture = Torture::new(Random::seeded());
     for _ in 0..rounds(10) {
         torture.round();
+        println!("round {} is over", torture.round);
     }
     let kept = torture.book.get_mut().unwrap().entries.len();
     let interrupted = torture.interrupted;

@@ -2,10 +2,12 @@
 //! must not. The bytes of an entry follow from its number, which is its hash, and its size.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
 
 use rusqlite::Connection;
 
-use super::{Client, Dir, Token, eventually, noise};
+use super::{Client, Dir, Raw, Token, eventually, noise};
 
 /// What is known of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,11 +206,18 @@ pub struct Tokens {
 
 impl Tokens {
     /// A client that may read and write this entry.
-    pub fn client(&self, address: std::net::SocketAddr, written: &Written) -> Client {
+    pub fn client(&self, address: SocketAddr, written: &Written) -> Client {
+        self.try_client(address, written)
+            .expect("the server accepts")
+    }
+
+    /// The same of a server that may be gone.
+    pub fn try_client(&self, address: SocketAddr, written: &Written) -> io::Result<Client> {
         let token = match written.scope {
             None => &self.trusted,
             Some(_) => &self.isolated,
         };
-        Client::new(address, Some(&token.secret)).at(&written.base())
+        let raw = Raw::try_connect(address)?;
+        Ok(Client::over(raw, Some(&token.secret)).at(&written.base()))
     }
 }
