@@ -60,7 +60,7 @@ pub(super) struct Play<'s> {
     pub store: &'s Store,
     pub path: &'s Path,
     clock: &'s AtomicI64,
-    pub admin: Admin,
+    pub admin: &'s mut Admin,
     pub uploads: BTreeMap<usize, Upload<'s>>,
     pub downloads: BTreeMap<usize, Download>,
     /// The number of the next upload or download.
@@ -120,10 +120,14 @@ impl World {
 }
 
 impl<'s> Play<'s> {
-    pub(super) fn new(store: &'s Store, path: &'s Path, clock: &'s AtomicI64) -> Outcome<Self> {
-        let admin = Admin::open(path).must("a command")?;
+    pub(super) fn new(
+        store: &'s Store,
+        admin: &'s mut Admin,
+        path: &'s Path,
+        clock: &'s AtomicI64,
+    ) -> Self {
         let (uploads, downloads) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self {
+        Self {
             store,
             path,
             clock,
@@ -131,7 +135,7 @@ impl<'s> Play<'s> {
             uploads,
             downloads,
             next: 0,
-        })
+        }
     }
 
     /// Plays on until the store is to be closed.
@@ -435,8 +439,13 @@ impl<'s> Play<'s> {
             workspace: None,
             scope: name.as_deref(),
         };
-        let verified = AUTH.verify(presented, &record, now_ms());
-        let grant = verified.and_then(|()| AUTH.recall(presented, &record, place, now_ms()));
+        let recall = || AUTH.recall(presented, &record, place, now_ms());
+        let grant = recall().and_then(|known| match known {
+            None => AUTH
+                .verify(presented, &record, now_ms())
+                .and_then(|()| recall()),
+            known => Ok(known),
+        });
         Ok(match grant {
             Ok(grant) => Ok(grant.ok_or("it was verified just now")?),
             Err(_) => Err(Told::Unauthorized),
