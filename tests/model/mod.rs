@@ -174,7 +174,7 @@ impl Bench {
                 }
                 Next::Restore(number) => {
                     self.close();
-                    let (backup, _) = &world.backups[number];
+                    let (backup, ..) = &world.backups[number];
                     let restored = Restore::prepare(backup, &path, true).must("restore")?;
                     let restored = restored.run(&Arc::default(), &mut |_| {}).must("restore")?;
                     ensure!(
@@ -186,7 +186,7 @@ impl Bench {
                 }
             }
         }
-        for (backup, _) in world.backups {
+        for (backup, ..) in world.backups {
             std::fs::remove_file(backup).must("removing a backup")?;
         }
         Ok(())

@@ -37,7 +37,8 @@ pub(super) struct World {
     pub credentials: Vec<Credential>,
     /// The ids of artifacts by their numbers.
     pub ids: BTreeMap<u64, i64>,
-    pub backups: Vec<(PathBuf, Model)>,
+    /// What is in each, and the ids there.
+    pub backups: Vec<(PathBuf, Model, BTreeMap<u64, i64>)>,
     bytes: BTreeMap<(u64, u64), Rc<Content>>,
 }
 
@@ -239,12 +240,10 @@ impl<'s> Play<'s> {
             Step::Restore { backup } => {
                 if let Some(number) = pick(*backup, 0..world.backups.len()) {
                     let now = world.model.now;
-                    world.model = Model {
-                        now,
-                        ..world.backups[number].1.clone()
-                    };
-                    let next = world.model.next;
-                    world.ids.retain(|number, _| *number < next);
+                    let (_, model, ids) = &world.backups[number];
+                    let model = model.clone();
+                    world.ids.clone_from(ids);
+                    world.model = Model { now, ..model };
                     return Ok(Some(Next::Restore(number)));
                 }
             }
