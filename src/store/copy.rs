@@ -48,15 +48,15 @@ pub(super) struct Copy {
 impl Copy {
     /// Begins a copy in the empty file at `path`.
     pub fn create(source: &Connection, path: &Path) -> Result<Self, BackupError> {
-        let mut schema = shape::expected(VERSION)?;
-        // SQLite makes these again.
-        schema.retain(|object| !object.is_of_sqlite());
+        let made = shape::expected(VERSION)?.iter();
+        // SQLite makes the others again.
+        let schema = made.filter(|object| !object.is_of_sqlite()).cloned();
         let written = |error: rusqlite::Error| PlaceError::written(path, error.into());
         let connection = connection::open_copy(path).map_err(written)?;
         let mut copy = Self {
             connection,
             path: path.to_owned(),
-            schema,
+            schema: schema.collect(),
             artifact_columns: String::new(),
             damaged: Vec::new(),
             damaged_ids: HashSet::new(),

@@ -53,11 +53,12 @@ mod writer;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::Connection;
+use scheduled_thread_pool::ScheduledThreadPool;
 
 pub use admin::{Admin, Created};
 pub use backup::{BackupError, BackupMade, BackupProgress, BackupRequest, Backups, Lost};
@@ -417,7 +418,15 @@ fn open_readers(
     let manager = SqliteConnectionManager::file(path)
         .with_flags(Role::Reader.flags())
         .with_init(move |connection| connection::configure(connection, Role::Reader, profile));
-    r2d2::Pool::builder()
+    // One thread, which can be waited for: while it makes a connection it holds the pool, and a store that was closed
+    // meanwhile would leave its log beside the file.
+    let maker = ScheduledThreadPool::builder()
+        .num_threads(1)
+        .thread_name_pattern("readers")
+        .build();
+    let maker = Arc::new(maker);
+    let readers = r2d2::Pool::builder()
+        .thread_pool(Arc::clone(&maker))
         .max_size(READERS_MIN.max(cores * READERS_PER_CORE))
         // A connection to a local file does not go stale; testing it would double the reads.
         .test_on_check_out(false)
@@ -432,7 +441,11 @@ fn open_readers(
                 code: rusqlite::ffi::SQLITE_CANTOPEN,
                 message: error.to_string(),
             },
-        })
+        })?;
+    let (running, ended) = mpsc::channel::<()>();
+    maker.execute(move || drop(running));
+    let _ = ended.recv();
+    Ok(readers)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! a row, and one that differs is not used. No entry is read, so it costs the same whatever is stored.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
@@ -16,6 +17,9 @@ use super::schema::{self, APPLICATION_ID};
 
 /// Objects beyond ours that are looked at: of a schema with thousands of them one is enough to say no.
 const FOREIGN_MAX: usize = 100;
+
+/// Those that there are, and the empty one.
+const VERSIONS: usize = schema::VERSION as usize + 1;
 
 /// What an administrator's `ANALYZE` leaves: numbers for SQLite's planner, which decide how long a query takes
 /// and never what it finds. And two tables that Litestream makes in what it replicates, which refer to nothing.
@@ -111,11 +115,19 @@ fn some_objects(connection: &Connection, limit: i64) -> Result<Vec<Object>, Stor
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// The objects of a schema version as the migrations make them, in their order.
-pub(super) fn expected(version: u32) -> Result<Vec<Object>, StoreError> {
-    let mut connection = Connection::open_in_memory()?;
-    schema::migrate_in_memory(&mut connection, version)?;
-    objects(&connection)
+/// The objects of a schema version as the migrations make them, in their order. Made once in a process: a backup
+/// opens several files.
+pub(super) fn expected(version: u32) -> Result<&'static [Object], StoreError> {
+    static MADE: [OnceLock<Vec<Object>>; VERSIONS] = [const { OnceLock::new() }; VERSIONS];
+    let made = &MADE[version as usize];
+    if made.get().is_none() {
+        let mut connection = Connection::open_in_memory()?;
+        schema::migrate_in_memory(&mut connection, version)?;
+        let objects = objects(&connection)?;
+        // Another thread may have been faster, with the same.
+        let _ = made.set(objects);
+    }
+    Ok(made.get().map_or(&[], Vec::as_slice))
 }
 
 /// Something that is not as the migrations make it.
@@ -165,7 +177,7 @@ pub(super) fn differences(
     let limit = expected.len() + FOREIGN_MAX;
     let found = some_objects(connection, limit as i64)?;
     let mut differences = Vec::new();
-    for object in &expected {
+    for object in expected {
         match found.iter().find(|other| other.is_same_thing(object)) {
             None => differences.push(Difference::Missing(object.clone())),
             Some(other) if !other.is_made_alike(object) => {

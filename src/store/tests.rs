@@ -1,6 +1,7 @@
 //! The store against a real file: what is stored, what is not, and what is left when things end early.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -505,6 +506,28 @@ fn a_job_that_panics_costs_only_itself() {
         Err(StoreError::panicked())
     );
     assert_eq!(fixture.put("1", b"after"), Stored::New);
+}
+
+#[test]
+fn a_store_that_is_closed_as_soon_as_it_is_open_leaves_one_file() {
+    // Whoever makes connections in the background is kept from it.
+    let is_over = AtomicBool::new(false);
+    let left = std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| while !is_over.load(Ordering::Relaxed) {});
+        }
+        let left = (0..20).map(|_| {
+            let Fixture {
+                store, directory, ..
+            } = Fixture::new();
+            drop(store);
+            std::fs::read_dir(directory.path()).unwrap().count()
+        });
+        let left = left.max();
+        is_over.store(true, Ordering::Relaxed);
+        left
+    });
+    assert_eq!(left, Some(1));
 }
 
 #[test]

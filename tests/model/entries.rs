@@ -476,7 +476,8 @@ impl Play<'_> {
             world.model.entries.len() as u64,
         )?;
         ensure!(made.unrecorded.is_none(), "{:?}", made.unrecorded);
-        world.backups.push((destination, world.model.at_rest()));
+        let (model, ids) = (world.model.at_rest(), world.ids.clone());
+        world.backups.push((destination, model, ids));
         seen("backup");
         Ok(())
     }

@@ -37,7 +37,8 @@ pub(super) struct World {
     pub credentials: Vec<Credential>,
     /// The ids of artifacts by their numbers.
     pub ids: BTreeMap<u64, i64>,
-    pub backups: Vec<(PathBuf, Model)>,
+    /// What is in each, and the ids there.
+    pub backups: Vec<(PathBuf, Model, BTreeMap<u64, i64>)>,
     bytes: BTreeMap<(u64, u64), Rc<Content>>,
 }
 
@@ -60,7 +61,7 @@ pub(super) struct Play<'s> {
     pub store: &'s Store,
     pub path: &'s Path,
     clock: &'s AtomicI64,
-    pub admin: Admin,
+    pub admin: &'s mut Admin,
     pub uploads: BTreeMap<usize, Upload<'s>>,
     pub downloads: BTreeMap<usize, Download>,
     /// The number of the next upload or download.
@@ -120,10 +121,14 @@ impl World {
 }
 
 impl<'s> Play<'s> {
-    pub(super) fn new(store: &'s Store, path: &'s Path, clock: &'s AtomicI64) -> Outcome<Self> {
-        let admin = Admin::open(path).must("a command")?;
+    pub(super) fn new(
+        store: &'s Store,
+        admin: &'s mut Admin,
+        path: &'s Path,
+        clock: &'s AtomicI64,
+    ) -> Self {
         let (uploads, downloads) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self {
+        Self {
             store,
             path,
             clock,
@@ -131,7 +136,7 @@ impl<'s> Play<'s> {
             uploads,
             downloads,
             next: 0,
-        })
+        }
     }
 
     /// Plays on until the store is to be closed.
@@ -235,12 +240,10 @@ impl<'s> Play<'s> {
             Step::Restore { backup } => {
                 if let Some(number) = pick(*backup, 0..world.backups.len()) {
                     let now = world.model.now;
-                    world.model = Model {
-                        now,
-                        ..world.backups[number].1.clone()
-                    };
-                    let next = world.model.next;
-                    world.ids.retain(|number, _| *number < next);
+                    let (_, model, ids) = &world.backups[number];
+                    let model = model.clone();
+                    world.ids.clone_from(ids);
+                    world.model = Model { now, ..model };
                     return Ok(Some(Next::Restore(number)));
                 }
             }
@@ -435,8 +438,13 @@ impl<'s> Play<'s> {
             workspace: None,
             scope: name.as_deref(),
         };
-        let verified = AUTH.verify(presented, &record, now_ms());
-        let grant = verified.and_then(|()| AUTH.recall(presented, &record, place, now_ms()));
+        let recall = || AUTH.recall(presented, &record, place, now_ms());
+        let grant = recall().and_then(|known| match known {
+            None => AUTH
+                .verify(presented, &record, now_ms())
+                .and_then(|()| recall()),
+            known => Ok(known),
+        });
         Ok(match grant {
             Ok(grant) => Ok(grant.ok_or("it was verified just now")?),
             Err(_) => Err(Told::Unauthorized),

@@ -161,7 +161,10 @@ pub fn draw(seed: u64, has_large: bool) -> Vec<Step> {
         .map(|may| token(random, 0, may, None))
         .collect();
     steps.push(token(random, 0, May::Isolated, Some(0)));
-    let length = 10 + random.below(50);
+    // More short ones than long ones, as failures are.
+    let length = 5 + random.below(70) * random.below(70) / 69;
+    // Each of these costs as much as a hundred others.
+    let has_file = has_large || random.below(4) == 0;
     for _ in 0..length {
         if has_large && random.below(8) == 0 {
             // One that is partly in the file, for whatever comes next.
@@ -175,7 +178,8 @@ pub fn draw(seed: u64, has_large: bool) -> Vec<Step> {
         if has_large && random.below(20) == 0 {
             steps.push(of_the_file(random));
         }
-        steps.push(step(random, has_large));
+        let what = random.below(if has_file { 98 } else { 96 });
+        steps.push(step(random, what, has_large));
         if let Some(&Step::Get { token, url, hash }) = steps.last()
             && random.below(5) == 0
         {
@@ -320,10 +324,11 @@ fn what(random: &mut Random) -> What {
     }
 }
 
-fn step(random: &mut Random, has_large: bool) -> Step {
+/// One of 98 kinds.
+fn step(random: &mut Random, what: u64, has_large: bool) -> Step {
     let url = url(random);
     let hash = below(random, HASHES);
-    match random.below(98) {
+    match what {
         0..8 => Step::Wait(match random.below(12) {
             0 => -(random.below(20_000) as i64),
             1 => 60_000 + random.below(900_000) as i64,
@@ -388,7 +393,7 @@ fn step(random: &mut Random, has_large: bool) -> Step {
             download: byte(random),
         },
         86..89 => Step::Purge {
-            what: what(random),
+            what: self::what(random),
             is_dry: random.below(5) == 0,
         },
         89..91 => {
