@@ -118,12 +118,14 @@ fn at_the_limit_only_what_has_been_idle_for_long_makes_room() {
     let limits = Limits {
         connections_max: 2,
         idle_under_pressure: 4 * MOMENT,
+        idle_under_pressure_stranger: MOMENT,
         ..Limits::default()
     };
     let server = TestServer::start(limits);
     let mut busy = server.connect();
     busy.send(put("/echo", 10) + "hello");
     let mut idle = server.connect();
+    assert_eq!(idle.get("/known").status, 200);
     let mut waiting = server.connect();
     waiting.send(get("/bytes/3"));
     assert!(idle.stays_open_for(2 * MOMENT), "not idle for long enough");
@@ -135,6 +137,31 @@ fn at_the_limit_only_what_has_been_idle_for_long_makes_room() {
         b"hellohello",
         "a request under way goes on"
     );
+}
+
+#[test]
+fn at_the_limit_strangers_who_are_idle_make_room_before_known_clients() {
+    let limits = Limits {
+        connections_max: 4,
+        idle_under_pressure_stranger: 2 * MOMENT,
+        ..Limits::default()
+    };
+    let server = TestServer::start(limits);
+    let mut known = server.connect();
+    assert!(!known.get("/known").closes());
+    let mut silent = server.connect();
+    let mut stranger = server.connect();
+    assert_eq!(stranger.get("/bytes/3").status, 200);
+    let mut slow = server.connect();
+    slow.send("GET /bytes/3 HT");
+    let mut waiting = server.connect();
+    waiting.send(get("/known"));
+    assert!(silent.stays_open_for(MOMENT), "not idle for long enough");
+    assert_eq!(waiting.answer().status, 200, "served in the end");
+    assert!(silent.is_closed_silently() && stranger.is_closed_silently());
+    slow.send("TP/1.1\r\nHost: t\r\n\r\n");
+    assert_eq!(slow.answer().status, 200, "a request has arrived");
+    assert_eq!(known.get("/known").status, 200, "and a build is here");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::connection::Connection;
 use super::listener::BACKLOG;
-use super::registry::Slot;
+use super::registry::{Patience, Slot};
 use super::stream::Wire;
 use super::throttle::Throttle;
 use super::{Context, tls};
@@ -70,8 +70,15 @@ impl Acceptor {
                 .handler
                 .event(&ServerEvent::Full { connections_max });
         }
-        let idle = self.context.limits.idle_under_pressure;
-        self.context.registry.await_room(idle);
+        self.context.registry.await_room(self.patience());
+    }
+
+    fn patience(&self) -> Patience {
+        let limits = &self.context.limits;
+        Patience {
+            known: limits.idle_under_pressure,
+            stranger: limits.idle_under_pressure_stranger,
+        }
     }
 
     fn recover(&mut self, error: &io::Error) {
@@ -84,8 +91,7 @@ impl Acceptor {
                     self.context.report(&event);
                 }
                 // Without descriptors, whoever has been idle for long is the one to go.
-                let idle = self.context.limits.idle_under_pressure;
-                self.context.registry.close_idle(idle);
+                self.context.registry.close_idle(self.patience());
                 self.pause();
             }
         }

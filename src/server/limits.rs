@@ -18,6 +18,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// At the limit of connections, those idle for longer than this are closed. Above the 90 s of Nx.
     pub idle_under_pressure: Duration,
+    /// The same of a client that has shown no verified token: whoever builds shows one at once.
+    pub idle_under_pressure_stranger: Duration,
     /// How long the body of a request may pause.
     pub body_timeout: Duration,
     /// The average rate, in bytes each second, below which a body is given up. Only time spent waiting
@@ -42,6 +44,7 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_mins(2),
             idle_under_pressure: Duration::from_secs(95),
+            idle_under_pressure_stranger: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             body_rate_min_bytes: 1024,
             write_timeout: Duration::from_secs(30),

@@ -30,6 +30,17 @@ struct Entry {
     /// `None` where a rehearsal has none to be woken by.
     socket: Option<Arc<TcpStream>>,
     phase: AtomicU64,
+    /// The application knows the client.
+    is_known: AtomicBool,
+}
+
+/// How long a connection may be idle where others wait for its place.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Of a client that the application knows.
+    pub known: Duration,
+    /// Of everybody else.
+    pub stranger: Duration,
 }
 
 /// A request is under way, or its connection is new.
@@ -60,6 +71,7 @@ impl Registry {
         let entry = Arc::new(Entry {
             socket,
             phase: AtomicU64::new(self.idle_now()),
+            is_known: AtomicBool::new(false),
         });
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let mut connections = self.lock();
@@ -70,7 +82,6 @@ impl Registry {
             registry: Arc::clone(self),
             entry,
             id,
-            is_known: false,
         }
     }
 
@@ -107,12 +118,12 @@ impl Registry {
         self.changed.notify_all();
     }
 
-    /// Waits until there is room or the server drains, closing what was idle for longer than `idle`.
-    pub(super) fn await_room(&self, idle: Duration) {
+    /// Waits until there is room or the server drains, closing what is idle for too long.
+    pub(super) fn await_room(&self, patience: Patience) {
         const LOOK_AGAIN: Duration = Duration::from_millis(500);
         let mut connections = self.lock();
         while connections.len() >= self.connections_max && !self.is_draining() {
-            self.close_idle_of(&connections, idle);
+            self.close_idle_of(&connections, patience);
             let waited = self.changed.wait_timeout(connections, LOOK_AGAIN);
             connections = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -132,9 +143,9 @@ impl Registry {
         true
     }
 
-    /// Closes what has been idle for at least `idle`.
-    pub(super) fn close_idle(&self, idle: Duration) {
-        self.close_idle_of(&self.lock(), idle);
+    /// Closes what has been idle for at least so long.
+    pub(super) fn close_idle(&self, patience: Patience) {
+        self.close_idle_of(&self.lock(), patience);
     }
 
     /// Closes everything, whatever it does. How many requests were cut by it.
@@ -148,12 +159,18 @@ impl Registry {
         cut
     }
 
-    fn close_idle_of(&self, connections: &HashMap<u64, Arc<Entry>>, idle: Duration) {
-        let Some(limit) = self.idle_now().checked_sub(idle.as_millis() as u64) else {
-            return;
-        };
+    fn close_idle_of(&self, connections: &HashMap<u64, Arc<Entry>>, patience: Patience) {
+        let now = self.idle_now();
         for entry in connections.values() {
-            entry.close_if_idle_since(limit);
+            let is_known = entry.is_known.load(Ordering::Relaxed);
+            let idle = if is_known {
+                patience.known
+            } else {
+                patience.stranger
+            };
+            if let Some(limit) = now.checked_sub(idle.as_millis() as u64) {
+                entry.close_if_idle_since(limit);
+            }
         }
     }
 
@@ -202,7 +219,6 @@ pub(super) struct Slot {
     registry: Arc<Registry>,
     entry: Arc<Entry>,
     id: u64,
-    is_known: bool,
 }
 
 impl Slot {
@@ -223,16 +239,19 @@ impl Slot {
     }
 
     /// The application knows the client.
-    pub(super) fn known(&mut self) {
-        if !self.is_known {
-            self.is_known = true;
+    pub(super) fn known(&self) {
+        if !self.entry.is_known.swap(true, Ordering::Relaxed) {
             self.registry.known.fetch_add(1, Ordering::Relaxed);
         }
     }
 
+    fn is_known(&self) -> bool {
+        self.entry.is_known.load(Ordering::Relaxed)
+    }
+
     /// The response that is begun now should close the connection.
     pub(super) fn wants_close(&self) -> bool {
-        self.registry.wants_close(self.is_known)
+        self.registry.wants_close(self.is_known())
     }
 
     /// The number of the connection, for the name of its thread.
@@ -243,7 +262,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if self.is_known {
+        if self.is_known() {
             self.registry.known.fetch_sub(1, Ordering::Relaxed);
         }
         self.registry.remove(self.id);

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::accept::{Acceptor, Reports};
-use super::registry::Registry;
+use super::registry::{Patience, Registry};
 use super::throttle::Throttle;
 use super::tls::Tls;
 use super::{Context, Limits};
@@ -103,7 +103,10 @@ impl Server {
         let registry = &self.context.registry;
         let mut is_complete = registry.await_empty(deadline.min(Instant::now() + QUIET));
         while !is_complete && Instant::now() < deadline {
-            registry.close_idle(QUIET);
+            registry.close_idle(Patience {
+                known: QUIET,
+                stranger: QUIET,
+            });
             is_complete = registry.await_empty(deadline.min(Instant::now() + LOOK_AGAIN));
         }
         if is_complete {

@@ -514,7 +514,11 @@ fn a_store_that_is_closed_as_soon_as_it_is_open_leaves_one_file() {
     let is_over = AtomicBool::new(false);
     let left = std::thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| while !is_over.load(Ordering::Relaxed) {});
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
         }
         let left = (0..20).map(|_| {
             let Fixture {
