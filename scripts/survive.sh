@@ -137,6 +137,7 @@ while [ $# -gt 0 ]; do
         ;;
     --rounds | --minutes | --seed)
         [[ ${2:-} =~ ^(0|[1-9][0-9]*)$ ]] || fail "$1 wants a whole number" "scripts/survive.sh --help" 2
+        [ "$1 $2" != '--rounds 0' ] || fail "no round at all tests nothing" "scripts/survive.sh --help" 2
         case $1 in
         --rounds) rounds=$2 ;;
         --minutes) minutes=$2 ;;

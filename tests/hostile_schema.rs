@@ -389,11 +389,11 @@ fn another_page_size_encoding_or_vacuum_mode_is_named_and_a_backup_mends_it() {
             vacuum("PRAGMA page_size = 65536"),
         ),
         (
-            "cannot give free pages back (auto_vacuum)",
+            "cannot give free pages back (auto_vacuum is not INCREMENTAL)",
             vacuum("PRAGMA auto_vacuum = NONE"),
         ),
         (
-            "cannot give free pages back (auto_vacuum)",
+            "moves pages at every commit (auto_vacuum is FULL, not INCREMENTAL)",
             vacuum("PRAGMA auto_vacuum = FULL"),
         ),
     ] {

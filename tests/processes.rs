@@ -83,7 +83,7 @@ fn a_file_with_two_names_is_refused_by_both_because_each_would_have_a_log() {
     let refusal = |name: &str| {
         format!(
             "error: the database '{name}' is one file with several names (hard links): used by two of them it \
-             would be damaged\ntry: find . -samefile {name}\n"
+             would be damaged\ntry: find \"$(stat -c %m {name})\" -xdev -samefile {name}\n"
         )
     };
     for name in ["other.db", "cachesrv.db"] {

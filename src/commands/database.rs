@@ -70,9 +70,10 @@ pub(super) fn opened<T>(opened: Result<T, OpenError>) -> anyhow::Result<T> {
             ..
         } => mend(path),
         OpenError::Altered { path, .. } => with_db("cachesrv restore BACKUP.db --force", path),
+        // On the same file system, wherever that is.
         OpenError::SeveralNames(path) => {
-            let directory = quoted(&directory_of(path));
-            format!("find {directory} -samefile {}", quoted(path))
+            let name = quoted(path);
+            format!("find \"$(stat -c %m {name})\" -xdev -samefile {name}")
         }
         OpenError::MountedAlone(_) => {
             "mount the directory of the database instead of the file".to_owned()

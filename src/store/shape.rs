@@ -233,8 +233,16 @@ fn of_file(connection: &Connection) -> Result<Vec<Difference>, StoreError> {
             true,
         );
     }
-    if number("auto_vacuum")? != INCREMENTAL {
-        differs("cannot give free pages back (auto_vacuum)".to_owned(), true);
+    match number("auto_vacuum")? {
+        INCREMENTAL => {}
+        FULL => differs(
+            "moves pages at every commit (auto_vacuum is FULL, not INCREMENTAL)".to_owned(),
+            true,
+        ),
+        _ => differs(
+            "cannot give free pages back (auto_vacuum is not INCREMENTAL)".to_owned(),
+            true,
+        ),
     }
     if encoding != "UTF-8" {
         differs(format!("has texts in {encoding}, not in UTF-8"), true);
@@ -244,6 +252,9 @@ fn of_file(connection: &Connection) -> Result<Vec<Difference>, StoreError> {
 
 /// What `PRAGMA auto_vacuum` says of a file that gives pages back when it is told to.
 const INCREMENTAL: i64 = 2;
+
+/// And of one that gives them back with each commit that frees some.
+const FULL: i64 = 1;
 
 /// Refuses a database that is not as the migrations make it.
 pub(super) fn check(connection: &Connection, path: &Path, version: u32) -> Result<(), OpenError> {
