@@ -1,6 +1,7 @@
 //! The write-ahead log: the server folds it into the file a second after writes pause, unless somebody reads
 //! from it and does not end. Then it grows, and a copy of the file alone is not complete.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,8 +19,11 @@ const LONG_BYTES: u64 = 4 * 1024 * 1024;
 /// Between the two looks: more than the server waits before it folds a quiet log.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(4);
 
-/// From one look at who reads to the next: whoever is met each time does not end.
+/// From one look at who reads to the next: whoever is met nearly each time does not end.
 const BETWEEN_LOOKS_AT_READERS: Duration = Duration::from_millis(100);
+
+/// One look in so many may miss who is there: the kernel lists locks page by page, while they change.
+const LOOKS_FOR_A_MISS: usize = 10;
 
 /// Looks at the log beside the database at `db`, which had `log_bytes` a moment ago.
 pub(super) fn check(db: &Path, log_bytes: u64, is_in_use: bool, findings: &mut Findings) {
@@ -65,7 +69,7 @@ pub(super) fn check(db: &Path, log_bytes: u64, is_in_use: bool, findings: &mut F
 struct Looked {
     /// It became short, or is written.
     shrinks: bool,
-    /// Who held a snapshot at each look.
+    /// Who held a snapshot all the while.
     reader: Option<Holder>,
 }
 
@@ -77,17 +81,43 @@ impl Looked {
         };
         let (first, began) = (look(), Instant::now());
         let server = server_of(db).map(|server| server.pid);
-        let mut readers = readers_of(db);
-        readers.retain(|reader| Some(reader.pid) != server);
+        let mut met = Vec::new();
         while began.elapsed() < BETWEEN_LOOKS {
+            met.push(readers_of(db));
             thread::sleep(BETWEEN_LOOKS_AT_READERS);
-            let now = readers_of(db);
-            readers.retain(|reader| now.contains(reader));
         }
         let second = look();
         Self {
             shrinks: first != second || second.is_none_or(|(bytes, _)| bytes <= LONG_BYTES),
-            reader: readers.into_iter().next(),
+            reader: steady(&met).find(|reader| Some(reader.pid) != server),
         }
+    }
+}
+
+/// Whom nearly every look has met.
+fn steady(looks: &[Vec<Holder>]) -> impl Iterator<Item = Holder> {
+    let missed = |reader: &Holder| looks.iter().filter(|met| !met.contains(reader)).count();
+    let readers: BTreeSet<&Holder> = looks.iter().flatten().collect();
+    let steady = readers
+        .into_iter()
+        .filter(move |reader| missed(reader) * LOOKS_FOR_A_MISS <= looks.len());
+    steady.cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_missed_now_and_then_is_steady_and_who_came_and_went_is_not() {
+        let holder = |pid| Holder { pid, name: None };
+        let mut looks = vec![vec![holder(1), holder(2)]; 40];
+        looks[7] = vec![holder(3)];
+        looks[39] = Vec::new();
+        for look in &mut looks[20..25] {
+            look.pop();
+        }
+        assert_eq!(steady(&looks).collect::<Vec<_>>(), [holder(1)]);
+        assert_eq!(steady(&[]).count(), 0);
     }
 }
